@@ -1,0 +1,103 @@
+"""Proximal policy optimisation: act, estimate, learn.
+
+Source: Schulman et al. 2017, "Proximal policy optimization algorithms", eq. 7 and 9; the details of Huang et al. 2022,
+"The 37 implementation details of PPO".
+Differs: critic errors are measured in units of the targets' running standard deviation (policies.py), so value_coef
+means the same at every scale of reward; no value clipping.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ridgeline.rollout import collect, summary
+
+
+@dataclass(frozen=True)
+class PPO:
+    """PPO with a clipped ratio, several epochs of shuffled minibatches, and an optional bound on the KL."""
+
+    num_envs: int = 64
+    """Environment instances per run."""
+    rollout_length: int = 64
+    """Steps per instance and iteration."""
+    num_epochs: int = 4
+    """Passes over each rollout."""
+    num_minibatches: int = 4
+    """Parts into which a pass is divided."""
+    learning_rate: float = 2.5e-3
+    """Step size of Adam."""
+    anneal_learning_rate: bool = True
+    """Let the learning rate fall linearly to zero over the training."""
+    clip_coef: float = 0.2
+    """Half-width of the interval around 1 in which the ratio is rewarded."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    value_coef: float = 0.5
+    """Weight of half the squared critic error."""
+    max_grad_norm: float = 0.5
+    """Longest gradient of one run; longer ones are scaled down."""
+    target_kl: float | None = None
+    """Stop a run's epochs early when its approximate KL exceeds this."""
+    normalize_advantage: bool = True
+    """Standardise the advantage within each minibatch."""
+
+    def __post_init__(self):
+        rows = self.num_envs * self.rollout_length
+        if min(self.num_envs, self.rollout_length, self.num_epochs, self.num_minibatches) < 1:
+            raise ValueError("num_envs, rollout_length, num_epochs and num_minibatches must be at least 1")
+        if rows % self.num_minibatches:
+            choices = ", ".join(str(n) for n in range(1, min(rows, 64) + 1) if rows % n == 0)
+            raise ValueError(
+                f"rollout_length x num_envs = {rows} is not divisible by num_minibatches = {self.num_minibatches}; "
+                f"use one of {choices}"
+            )
+
+    def iterate(self, env, population, estimator) -> dict[str, torch.Tensor]:
+        """One iteration; returns metrics, one number per run."""
+        # act
+        with population.clock("act"):
+            rollout = collect(env, population, self.rollout_length)
+
+        # estimate
+        with population.clock("estimate"):
+            estimate, population.memory = estimator(rollout, population.memory)
+            population.update_target_moments(estimate.target)
+
+        # learn
+        with population.clock("learn"):
+            rows = self.rollout_length * self.num_envs
+            active = ~population.frozen
+            log = []
+            for order in population.shuffles(rows, self.num_epochs):
+                for index in order.chunk(self.num_minibatches, 1):
+                    metrics = population.update(self.loss, rollout.rows(index, estimate), active)
+                    log.append(metrics)
+                    if self.target_kl is not None:
+                        active = active & (metrics["approximate_kl"] <= self.target_kl)
+            population.update_observation_moments(rollout)
+        return summary(population, rollout, estimate, log)
+
+    def loss(self, policy, minibatch, coefficients):
+        """−E[min(ρÂ, clip(ρ, 1−ε, 1+ε)Â)] + c_v ½E[((V−R̂)/σ)²] − c_e H, ρ = π(a|s)/π_old(a|s), of one run."""
+        distribution, value = policy(minibatch["observation"])
+        log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
+        ratio = log_ratio.exp()
+        advantage = minibatch["advantage"]
+        if self.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        clip = coefficients["clip_coef"]
+        clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+        value_loss = 0.5 * ((value - minibatch["target"]) / coefficients["value_scale"]).square().mean()
+        entropy = distribution.entropy().mean()
+        loss = policy_loss + coefficients["value_coef"] * value_loss - coefficients["entropy_coef"] * entropy
+        metrics = {
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approximate_kl": (ratio - 1 - log_ratio).mean(),
+            "clip_fraction": ((ratio - 1).abs() > clip).float().mean(),
+            "max_log_ratio": log_ratio.abs().max(),
+        }
+        return loss, metrics

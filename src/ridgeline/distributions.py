@@ -1,0 +1,142 @@
+"""Action distributions: categorical, several categoricals, diagonal Gaussian.
+
+Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()` and `kl(other)`,
+over any leading dimensions. The noise is drawn outside (one stream per run), so sampling is a deterministic function
+and means the same for one run and for a population.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch.utils._pytree import register_pytree_node
+
+
+class Distribution(Protocol):
+    def sample(self, noise: torch.Tensor) -> torch.Tensor: ...
+    def mode(self) -> torch.Tensor: ...
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor: ...
+    def entropy(self) -> torch.Tensor: ...
+    def kl(self, other) -> torch.Tensor: ...
+
+
+class Categorical:
+    """pi(a) = softmax(logits)_a over the last dimension; actions are int64 (...)."""
+
+    def __init__(self, logits: torch.Tensor):
+        self.log_probs = torch.log_softmax(logits, -1)
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """The inverse distribution function at uniform noise (...) in [0, 1)."""
+        cumulative = self.log_probs.exp().cumsum(-1)[..., :-1]
+        return (cumulative <= noise.unsqueeze(-1)).sum(-1)
+
+    def mode(self) -> torch.Tensor:
+        return self.log_probs.argmax(-1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """log pi(a) = z_a - logsumexp(z), (...)."""
+        return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """H = -sum_a pi(a) log pi(a), in nats; a probability of exactly 0 counts 0."""
+        return -(self.log_probs.exp() * self.log_probs.clamp_min(torch.finfo(self.log_probs.dtype).min)).sum(-1)
+
+    def kl(self, other: "Categorical") -> torch.Tensor:
+        """KL(self || other) = sum_a p_a (log p_a - log q_a), in nats."""
+        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+
+
+class MultiCategorical:
+    """Independent categoricals whose logits stand side by side; actions are int64 (..., D)."""
+
+    def __init__(self, logits: torch.Tensor, sizes: tuple[int, ...]):
+        self.parts = [Categorical(part) for part in logits.split(sizes, -1)]
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        return torch.stack([part.sample(noise[..., i]) for i, part in enumerate(self.parts)], -1)
+
+    def mode(self) -> torch.Tensor:
+        return torch.stack([part.mode() for part in self.parts], -1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        return torch.stack([part.log_prob(action[..., i]) for i, part in enumerate(self.parts)]).sum(0)
+
+    def entropy(self) -> torch.Tensor:
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def kl(self, other: "MultiCategorical") -> torch.Tensor:
+        return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+
+class DiagonalGaussian:
+    """N(mean, diag(exp(log_std))^2); actions are float (..., D), unclipped."""
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor):
+        self.mean, self.log_std = torch.broadcast_tensors(mean, log_std)
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """mean + exp(log_std) noise, for standard normal noise (..., D)."""
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> torch.Tensor:
+        return self.mean
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """-1/2 sum_i [((a_i - mu_i) / sigma_i)^2 + 2 log sigma_i + log 2 pi], (...): the sum over dimensions."""
+        z = (action - self.mean) * (-self.log_std).exp()
+        return -0.5 * (z * z + 2 * self.log_std + math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> torch.Tensor:
+        """sum_i (log sigma_i + 1/2 log 2 pi e), in nats."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+    def kl(self, other: "DiagonalGaussian") -> torch.Tensor:
+        """sum_i [log(q_i / p_i) + (p_i^2 + (mu_p - mu_q)^2) / (2 q_i^2) - 1/2], p_i, q_i the standard deviations."""
+        variance = (2 * self.log_std).exp() + (self.mean - other.mean).square()
+        return (other.log_std - self.log_std + 0.5 * variance * (-2 * other.log_std).exp() - 0.5).sum(-1)
+
+
+def _register(cls) -> None:
+    """Let torch.func transforms carry a distribution as they carry a tuple of its tensors."""
+
+    def rebuild(children, names):
+        distribution = cls.__new__(cls)
+        vars(distribution).update(zip(names, children, strict=True))
+        return distribution
+
+    register_pytree_node(cls, lambda item: (list(vars(item).values()), tuple(vars(item))), rebuild)
+
+
+for _cls in (Categorical, MultiCategorical, DiagonalGaussian):
+    _register(_cls)
+
+
+def num_outputs(space: spaces.Space) -> int:
+    """How many numbers a policy's last layer gives for this action space. Raises ValueError for other spaces."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        return int(space.shape[0])
+    raise ValueError(f"action space {space} is not supported; use Discrete, MultiDiscrete or a one-dimensional Box")
+
+
+def make_distribution(space: spaces.Space, output: torch.Tensor, log_std: torch.Tensor | None) -> Distribution:
+    """The distribution over `space` that a policy's output (and, for Box, log standard deviation) describes."""
+    if isinstance(space, spaces.Discrete):
+        return Categorical(output)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(output, tuple(int(n) for n in space.nvec.ravel()))
+    assert log_std is not None
+    return DiagonalGaussian(output, log_std)
+
+
+def draw_noise(space: spaces.Space, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The float32 noise that `sample` needs for `shape` actions: uniform, or standard normal for a Box."""
+    if isinstance(space, spaces.Box):
+        return generator.standard_normal((*shape, *space.shape), dtype=np.float32)
+    return generator.random((*shape, *space.shape), dtype=np.float32)

@@ -1,0 +1,89 @@
+"""Running statistics of observations and of critic targets, per run, in float64.
+
+Both are updated between learning and the next acting, never in between: the first minibatch's ratio stays exactly 1.
+"""
+
+import numba
+import numpy as np
+import torch
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _sums(x, shift, total, square):
+    """total, square (R, D) += sums over t and n of (x - shift) and of its square; x (T, R, N, D), shift (R, D)."""
+    steps, runs, rows, columns = x.shape
+    for t in range(steps):
+        for run in range(runs):
+            offset, one_total, one_square = shift[run], total[run], square[run]
+            for row in range(rows):
+                line = x[t, run, row]
+                for i in range(columns):
+                    difference = line[i] - offset[i]
+                    one_total[i] += difference
+                    one_square[i] += difference * difference
+
+
+class RunningMoments:
+    """Mean and variance of all rows seen so far, per run and column (Chan, Golub & LeVeque 1983).
+
+    mean, variance (R, D) float64; count (R,) float64. Before the first update: mean 0, variance 1, count 0.
+    """
+
+    def __init__(self, num_runs: int, columns: int):
+        self.mean = torch.zeros(num_runs, columns, dtype=torch.float64)
+        self.variance = torch.ones(num_runs, columns, dtype=torch.float64)
+        self.count = torch.zeros(num_runs, dtype=torch.float64)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        """Take in x (T, R, N, D). A run with a non-finite entry keeps its statistics; returns finite (R,) bool."""
+        rows = float(x.shape[0] * x.shape[2])
+        total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+        _sums(x.numpy(), self.mean.numpy(), total.numpy(), square.numpy())
+        finite = torch.isfinite(square).all(1)
+        batch_mean = total / rows  # of x - mean
+        batch_variance = (square / rows - batch_mean.square()).clamp_min(0.0)
+        count = self.count + rows
+        share = (rows / count).unsqueeze(1)
+        mean = self.mean + share * batch_mean
+        variance = (1 - share) * self.variance + share * batch_variance + share * (1 - share) * batch_mean.square()
+        keep = finite.unsqueeze(1)
+        self.mean = torch.where(keep, mean, self.mean)
+        self.variance = torch.where(keep, variance, self.variance)
+        self.count = torch.where(finite, count, self.count)
+        return finite
+
+    def scale(self) -> torch.Tensor:
+        """1 / standard deviation, (R, D) float32; a column that never varies is scaled by 1."""
+        return torch.where(self.variance > 1e-12, self.variance + 1e-8, 1.0).rsqrt().float()
+
+
+class TargetMoments:
+    """Exponentially weighted mean and standard deviation of the critic's targets, per run and head, (R, K) float64.
+
+    The weight of the newest rollout is max(rate, 1 / number of rollouts). The standard deviation is at least 1% of the
+    root mean square, so a constant target is not divided by zero.
+    """
+
+    RATE = 0.05
+
+    def __init__(self, num_runs: int, num_values: int):
+        self.mean = torch.zeros(num_runs, num_values, dtype=torch.float64)
+        self.square = torch.zeros(num_runs, num_values, dtype=torch.float64)
+        self.count = torch.zeros(num_runs, dtype=torch.float64)
+
+    def update(self, target: torch.Tensor) -> None:
+        """Take in target (T, R, N, K); a run with a non-finite entry keeps its statistics."""
+        rows = target.shape[0] * target.shape[2]
+        total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
+        _sums(target.numpy(), np.zeros(self.mean.shape), total.numpy(), square.numpy())
+        finite = torch.isfinite(square).all(1)
+        count = self.count + 1
+        weight = torch.where(finite, torch.clamp_min(1 / count, self.RATE), 0.0).unsqueeze(1)
+        self.mean = torch.where(weight > 0, self.mean + weight * (total / rows - self.mean), self.mean)
+        self.square = torch.where(weight > 0, self.square + weight * (square / rows - self.square), self.square)
+        self.count = torch.where(finite, count, self.count)
+
+    def scale(self) -> torch.Tensor:
+        """Standard deviation (R, K) float64."""
+        variance = (self.square - self.mean.square()).clamp_min(0.0)
+        return torch.where(self.count.unsqueeze(1) > 0, (variance + 1e-4 * self.square).sqrt().clamp_min(1e-8), 1.0)

@@ -1,0 +1,376 @@
+"""R runs of one policy, side by side: stacked parameters, per-run optimizer, clipping, coefficients and failure.
+
+Every parameter of all runs lives in one flat tensor (R, P); the stacked parameters, and with R = 1 the module's own, are
+views of it. A loss is written for one run; `update` maps it over the runs, sums (runs do not interact), takes one
+backward pass, and clips and steps each run by itself. A run that turns non-finite is frozen: its parameters stay as
+they were and the other runs do not notice.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import nn
+from torch.func import functional_call, vmap
+
+from ridgeline.distributions import draw_noise
+from ridgeline.normalize import RunningMoments, TargetMoments
+
+INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes of random streams
+PHASES = ("act", "environment", "estimate", "learn")  # where the time goes
+ADAM_DECAY_1, ADAM_DECAY_2 = 0.9, 0.999
+
+
+def random_stream(seed: int, purpose: int, iteration: int) -> np.random.Generator:
+    """The generator of (seed, purpose, iteration): nothing to save, and the same in any population."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, purpose, iteration])))
+
+
+class Population:
+    """R runs that train side by side.
+
+    Args:
+        build: makes the module of one run, `build()`, from torch's global generator.
+        observation_space, action_space: of one environment instance.
+        seeds: one per run.
+        coefficients: name -> one float per run; what the losses read.
+        vmap: map one module over stacked parameters; False needs R = 1 and calls the module directly. Default: R > 1.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], nn.Module],
+        observation_space: spaces.Box,
+        action_space: spaces.Space,
+        seeds: Sequence[int],
+        coefficients: Mapping[str, Sequence[float]],
+        vmap: bool | None = None,
+    ):
+        self.seeds = tuple(seeds)
+        self.num_runs = len(self.seeds)
+        self.mapped = self.num_runs > 1 if vmap is None else vmap
+        if not self.mapped and self.num_runs > 1:
+            raise ValueError(f"vmap = False needs one run, not {self.num_runs}")
+        self.observation_space, self.action_space = observation_space, action_space
+        self.coefficients = {k: torch.tensor(v, dtype=torch.float32) for k, v in coefficients.items()}
+        self.coefficients.setdefault("value_scale", torch.ones(self.num_runs))
+        self.memory: dict[str, torch.Tensor] = {}
+        self.iteration = torch.zeros(self.num_runs, dtype=torch.int64)
+        self.progress = torch.zeros(self.num_runs)  # share of the training that is over, 0..1
+        self.update_count = torch.zeros(self.num_runs, dtype=torch.int64)
+        self.frozen = torch.zeros(self.num_runs, dtype=torch.bool)
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.failure: dict[int, str] = {}
+        self._stack([self._initialise(build, seed) for seed in self.seeds])
+        buffers = self.buffers
+        self.observation_moments = (
+            RunningMoments(self.num_runs, buffers["observation_mean"].shape[-1])
+            if "observation_mean" in buffers
+            else None
+        )
+        self.target_moments = (
+            TargetMoments(self.num_runs, buffers["value_mean"].shape[-1])
+            if getattr(self.module, "normalize_value", False)
+            else None
+        )
+
+    # ---------------------------------------------------------------------------------------------------- parameters
+
+    @staticmethod
+    def _initialise(build, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(random_stream(seed, INITIALISE, 0).integers(2**31)))
+            return build()
+
+    def _stack(self, modules: list[nn.Module]) -> None:
+        """Move the parameters of all runs into one flat tensor and make views of it."""
+        self.module = modules[0]
+        names = [(name, p.shape, p.numel()) for name, p in self.module.named_parameters()]
+        if not names:
+            raise ValueError(f"{type(self.module).__name__} has no parameters to train")
+        size = sum(count for _, _, count in names)
+        self.flat = torch.empty(self.num_runs, size)
+        self.gradient = torch.empty_like(self.flat)
+        self.first_moment, self.second_moment = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.parameters: dict[str, torch.Tensor] = {}
+        start = 0
+        for name, shape, count in names:
+            view = self.flat[:, start : start + count].view(self.num_runs, *shape)
+            with torch.no_grad():
+                for run, module in enumerate(modules):
+                    view[run].copy_(module.get_parameter(name))
+            if self.mapped:
+                self.parameters[name] = view.requires_grad_()
+            else:
+                parameter = self.module.get_parameter(name)
+                parameter.data = view[0]
+                self.parameters[name] = parameter
+            start += count
+        self.names = [name for name, _, _ in names]
+        self.shapes = {name: (start, shape) for (name, shape, _), start in zip(names, _starts(names), strict=True)}
+        self.buffers = {
+            name: torch.stack([module.get_buffer(name) for module in modules])
+            for name, _ in self.module.named_buffers()
+        }
+        if not self.mapped:
+            for name, buffer in self.module.named_buffers():
+                buffer.data = self.buffers[name][0]
+        self.stackable = getattr(self.module, "stackable", False)
+
+    def view(self, name: str) -> torch.Tensor:
+        """Parameter `name` of all runs, (R, *shape): a view of the flat tensor."""
+        start, shape = self.shapes[name]
+        return self.flat[:, start : start + math.prod(shape)].view(self.num_runs, *shape)
+
+    def policy(self, run: int) -> nn.Module:
+        """An independent copy of one run's policy."""
+        module = copy.deepcopy(self.module)
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.data = self.view(name)[run].clone()
+            for name, buffer in module.named_buffers():
+                buffer.data = self.buffers[name][run].clone()
+        return module
+
+    @contextmanager
+    def clock(self, phase: str):
+        """Count the time spent inside under `phase`; time counted inside under another phase is that one's."""
+        before = sum(self.seconds.values())
+        start = time.perf_counter()
+        yield
+        inside = sum(self.seconds.values()) - before
+        self.seconds[phase] += time.perf_counter() - start - inside
+
+    # -------------------------------------------------------------------------------------------------------- acting
+
+    def _forward(self, observation: torch.Tensor, then: Callable, *extra: torch.Tensor) -> Any:
+        """then(distribution, value, *extra) of all runs: observation (R, M, *O), extra (R, M, ...)."""
+        if not self.mapped:
+            results = then(*self.module(observation[0]), *(tensor[0] for tensor in extra))
+            return tuple(tensor.unsqueeze(0) for tensor in results)
+        if self.stackable:
+            return then(*functional_call(self.module, (self.parameters, self.buffers), (observation,)), *extra)
+
+        def one(parameters, buffers, observation, *extra):
+            return then(*functional_call(self.module, (parameters, buffers), (observation,)), *extra)
+
+        return vmap(one)(self.parameters, self.buffers, observation, *extra)
+
+    @torch.no_grad()
+    def act(self, observation: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """observation (R, N, *O), noise (R, N, ...) -> action (R, N, ...), log_prob (R, N), value (R, N, K)."""
+
+        def sample(distribution, value, noise):
+            action = distribution.sample(noise)
+            return action, distribution.log_prob(action), value
+
+        return self._forward(observation, sample, noise)
+
+    @torch.no_grad()
+    def greedy(self, observation: torch.Tensor) -> torch.Tensor:
+        """The distributions' modes: observation (R, N, *O) -> action (R, N, ...)."""
+        return self._forward(observation, lambda distribution, value: (distribution.mode(),))[0]
+
+    @torch.no_grad()
+    def value(self, observation: torch.Tensor) -> torch.Tensor:
+        """observation (R, M, *O) -> value (R, M, K), in units of reward."""
+        return self._forward(observation, lambda distribution, value: (value,))[0]
+
+    def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
+        """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""
+        noise = [
+            draw_noise(self.action_space, random_stream(seed, ACT, int(self.iteration[run])), (rollout_length, num_envs))
+            for run, seed in enumerate(self.seeds)
+        ]
+        return torch.from_numpy(np.stack(noise, 1))
+
+    def shuffles(self, rows: int, num_epochs: int) -> torch.Tensor:
+        """Permutations of 0 .. rows - 1, (num_epochs, R, rows) int64, each run's from its own stream."""
+        order = np.empty((num_epochs, self.num_runs, rows), np.int64)
+        for run, seed in enumerate(self.seeds):
+            generator = random_stream(seed, SHUFFLE, int(self.iteration[run]))
+            for epoch in range(num_epochs):
+                order[epoch, run] = generator.permutation(rows)
+        return torch.from_numpy(order)
+
+    # ------------------------------------------------------------------------------------------------------ learning
+
+    def update(
+        self, loss: Callable, minibatch: dict[str, torch.Tensor], active: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """One gradient step of every run that is `active` (R,) and not frozen.
+
+        Args: loss(policy, minibatch, coefficients) -> (scalar, dict of scalar metrics), written for one run;
+        minibatch: name -> (R, M, ...). Returns the metrics, (R,) each, and `gradient_norm` before clipping.
+        """
+        coefficients = self.coefficients
+        if "value_scale" in self.buffers:
+            coefficients = {**coefficients, "value_scale": self.buffers["value_scale"]}
+        if self.mapped:
+            losses, metrics = self._mapped_loss(loss, minibatch, coefficients)
+        else:
+            one = {name: tensor[0] for name, tensor in minibatch.items()}
+            loss_one, metrics = loss(self.module, one, {k: v[0] for k, v in coefficients.items()})
+            losses, metrics = loss_one.unsqueeze(0), {k: v.detach().unsqueeze(0) for k, v in metrics.items()}
+        if not losses.requires_grad:
+            raise ValueError(
+                "the loss has no gradient: it does not depend on the policy's parameters; compute log_prob, entropy or "
+                "value from policy(minibatch['observation']) and do not detach them"
+            )
+        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()), allow_unused=True)
+        torch.cat(
+            [
+                torch.zeros(self.num_runs, p.numel() // self.num_runs if self.mapped else p.numel())
+                if g is None
+                else g.reshape(self.num_runs, -1)
+                for g, p in zip(gradients, self.parameters.values(), strict=True)
+            ],
+            1,
+            out=self.gradient,
+        )
+        allowed = ~self.frozen & torch.isfinite(losses.detach())
+        if active is not None:
+            allowed &= active
+        norm = self._step(allowed)
+        broken = (~torch.isfinite(losses.detach()) | ~torch.isfinite(norm)) & ~self.frozen
+        if broken.any():
+            for run in broken.nonzero().ravel().tolist():
+                what = "loss" if not math.isfinite(losses[run]) else "gradient"
+                self.freeze(run, f"the {what} is not finite at update {int(self.update_count[run]) + 1}")
+        return {**metrics, "gradient_norm": norm}
+
+    def _mapped_loss(self, loss, minibatch, coefficients):
+        """Losses (R,) and metrics of all runs.
+
+        A stackable policy is evaluated on the minibatch's observations for all runs at once, outside vmap (five times
+        less overhead); inside, calling the policy on exactly these observations gives what was computed.
+        """
+        prepared = ()
+        if self.stackable:
+            prepared = functional_call(self.module, (self.parameters, self.buffers), (minibatch["observation"],))
+
+        def one(parameters, buffers, minibatch, coefficients, prepared):
+            def policy(observation):
+                if prepared and observation is minibatch["observation"]:
+                    return prepared
+                return functional_call(self.module, (parameters, buffers), (observation,))
+
+            return loss(policy, minibatch, coefficients)
+
+        losses, metrics = vmap(one)(self.parameters, self.buffers, minibatch, coefficients, prepared)
+        return losses, {name: tensor.detach() for name, tensor in metrics.items()}
+
+    def _step(self, allowed: torch.Tensor) -> torch.Tensor:
+        """Clip each run's gradient by its norm, take an Adam step where allowed; norms (R,)."""
+        norm = torch.empty(self.num_runs)
+        rate = self.learning_rate()
+        limit = self.coefficients.get("max_grad_norm", torch.full((self.num_runs,), math.inf))
+        _adam(
+            self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
+            rate.numpy(), limit.numpy(), self.update_count.numpy(), allowed.numpy(), norm.numpy(),
+        )  # fmt: skip
+        return norm
+
+    def learning_rate(self) -> torch.Tensor:
+        """The learning rate of each run now, (R,): annealed linearly to 0 where `anneal_learning_rate` is 1."""
+        anneal = self.coefficients.get("anneal_learning_rate", torch.zeros(self.num_runs))
+        return self.coefficients["learning_rate"] * (1 - anneal * self.progress)
+
+    def freeze(self, run: int, reason: str) -> None:
+        """Stop run `run` for good; its parameters stay as they are."""
+        if not self.frozen[run]:
+            self.frozen[run] = True
+            self.failure[run] = reason
+
+    # --------------------------------------------------------------------------------------------------- normalisers
+
+    def update_observation_moments(self, rollout) -> None:
+        """Take in a rollout's observations, after learning from it."""
+        if self.observation_moments is None:
+            return
+        observation = rollout.by_run(rollout.observation[:-1])
+        flat = observation.flatten(3) if observation.dim() > 3 else observation.unsqueeze(-1)
+        self.observation_moments.update(flat)
+        self.buffers["observation_mean"].copy_(self.observation_moments.mean)
+        self.buffers["observation_scale"].copy_(self.observation_moments.scale())
+
+    @torch.no_grad()
+    def update_target_moments(self, target: torch.Tensor | None) -> None:
+        """Take in critic targets (T, B, K) and rescale the value head so that its outputs stay what they were."""
+        if self.target_moments is None or target is None:
+            return
+        self.target_moments.update(target.unflatten(1, (self.num_runs, -1)))
+        mean, scale = self.buffers["value_mean"], self.buffers["value_scale"]
+        new_mean, new_scale = self.target_moments.mean, self.target_moments.scale()
+        weight, bias = self.view("value_head.weight"), self.view("value_head.bias")
+        weight.mul_((scale / new_scale).unsqueeze(-1))
+        bias.copy_((scale * bias + mean - new_mean) / new_scale)
+        mean.copy_(new_mean)
+        scale.copy_(new_scale)
+
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything that training changes, name -> tensor with a leading R."""
+        state = {name: getattr(self, name) for name in _STATE}
+        state |= {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+        state |= {f"memory.{name}": tensor for name, tensor in self.memory.items()}
+        for key in ("observation_moments", "target_moments"):
+            moments = getattr(self, key)
+            if moments is not None:
+                state |= {f"{key}.{name}": tensor for name, tensor in vars(moments).items()}
+        return state
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over a `state_dict` of a population of the same shape. Raises ValueError where shapes differ."""
+        own = self.state_dict()
+        for name, tensor in own.items():
+            if name.startswith("memory."):
+                continue
+            if name not in state or state[name].shape != tensor.shape:
+                found = tuple(state[name].shape) if name in state else "nothing"
+                raise ValueError(f"the saved policy has {found} for {name}, this one needs {tuple(tensor.shape)}")
+            tensor.copy_(state[name])
+        self.memory = {name[7:]: tensor.clone() for name, tensor in state.items() if name.startswith("memory.")}
+
+
+_STATE = ("flat", "first_moment", "second_moment", "update_count", "iteration", "frozen")
+
+
+def _starts(names) -> list[int]:
+    return [0, *np.cumsum([count for _, _, count in names])[:-1].tolist()]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _adam(flat, gradient, first, second, rate, limit, count, allowed, norm):
+    """One Adam step per allowed run (Kingma & Ba 2015, epsilon 1e-5); fills `norm`."""
+    runs, size = flat.shape
+    for run in range(runs):
+        total = 0.0
+        for i in range(size):
+            total += np.float64(gradient[run, i]) * np.float64(gradient[run, i])
+        norm[run] = math.sqrt(total)
+        if allowed[run] and math.isfinite(norm[run]):
+            count[run] += 1
+            clip = np.float32(1)
+            if norm[run] > limit[run]:
+                clip = np.float32(limit[run] / (norm[run] + 1e-6))
+            b1, b2 = np.float32(ADAM_DECAY_1), np.float32(ADAM_DECAY_2)
+            c1, c2 = np.float32(1 - ADAM_DECAY_1), np.float32(1 - ADAM_DECAY_2)
+            step = np.float32(rate[run] / (1 - ADAM_DECAY_1 ** count[run]))
+            root = np.float32(1 / math.sqrt(1 - ADAM_DECAY_2 ** count[run]))
+            for i in range(size):
+                g = gradient[run, i] * clip
+                m = b1 * first[run, i] + c1 * g
+                v = b2 * second[run, i] + c2 * g * g
+                first[run, i] = m
+                second[run, i] = v
+                flat[run, i] -= step * m / (math.sqrt(v) * root + np.float32(1e-5))
