@@ -74,8 +74,7 @@ def save(
         raise ValueError(f"step = {step}, keep = {keep}; use step from 0 and keep from 1")
     directory = Path(directory)
     path = directory / f"step_{step:012d}.safetensors"
-    content = _content(step, tensors, document)
-    _write_beside(path, content)
+    _write_beside(path, _content(step, tensors, document))
     _remove_old(directory, path, step, keep)
     return path
 
@@ -90,11 +89,11 @@ def write_json(path: Path, document: Any) -> None:
         TypeError: a value that JSON does not know.
     """
     text = json.dumps(_without_non_finite(document), indent=2, allow_nan=False, default=_plain, ensure_ascii=False)
-    _write_beside(Path(path), (text + "\n").encode())
+    _write_beside(Path(path), [(text + "\n").encode()])
 
 
-def _content(step: int, tensors: dict[str, torch.Tensor | np.ndarray], document: dict[str, Any]) -> bytearray:
-    """The bytes of the file, its hash filled in."""
+def _content(step: int, tensors: dict[str, torch.Tensor | np.ndarray], document: dict[str, Any]) -> list:
+    """The bytes of the file, in three pieces: the middle one is its hash."""
     ours = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor):
@@ -103,10 +102,9 @@ def _content(step: int, tensors: dict[str, torch.Tensor | np.ndarray], document:
             ours[name] = torch.from_numpy(np.array(tensor, order="C"))
     envelope = {"format": FORMAT, "version": VERSION, "step": int(step), "document": document}
     metadata = {"ridgeline": json.dumps(envelope, default=_plain), "sha256": _NO_HASH.decode()}
-    content = bytearray(safetensors.torch.save(ours, metadata))
-    place = _hash_place(content)
-    content[place : place + 64] = hashlib.sha256(content).hexdigest().encode()
-    return content
+    content = safetensors.torch.save(ours, metadata)
+    place, view = _hash_place(content), memoryview(content)
+    return [view[:place], hashlib.sha256(content).hexdigest().encode(), view[place + 64 :]]
 
 
 def _plain(value: Any) -> Any:
@@ -128,14 +126,15 @@ def _without_non_finite(value: Any) -> Any:
     return value
 
 
-def _write_beside(path: Path, content: bytes | bytearray) -> None:
-    """Put `content` at `path`: a reader, now or after a crash, sees all of it or what was there before."""
+def _write_beside(path: Path, pieces: list) -> None:
+    """Put the `pieces` of bytes at `path`: a reader, now or after a crash, sees all of it or what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                file.write(content)
+                for piece in pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -244,7 +243,7 @@ def _verify(content: bytes) -> None:
         raise CheckpointError("cut or altered: its SHA-256 does not match its content")
 
 
-def _hash_place(content: bytes | bytearray) -> int:
+def _hash_place(content: bytes) -> int:
     """Where the 64 characters of the hash begin."""
     length = int.from_bytes(content[:8], "little")
     place = content.find(_HASH_FIELD, 8, 8 + length)
