@@ -1,6 +1,6 @@
 """Many instances of one environment, stepped together.
 
-A `VectorEnv` has R x N rows: `num_envs` instances for each of R seeds, run-major (row r * N + n is instance n of run r).
+A `VectorEnv` has R x N rows: `num_envs` instances for each of R seeds, run-major (row r * N + n: instance n of run r).
 Stepping resets a row in the same step in which its episode ends (same-step autoreset), so every row of every step is a
 true transition. The last observation of a truncated episode comes beside, for those rows only.
 """
