@@ -1,0 +1,329 @@
+"""The loop around `iterate`: runs on threads, schedules, episodes, stopping.
+
+A `Training` is R runs. They are dealt out to as many shards as there are threads, each a population with environments
+of its own, which iterates on one core; runs do not interact, so a shard is all that a thread needs. With one run there
+is one shard, and PyTorch may use the threads.
+"""
+
+import copy
+import ctypes
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ridgeline import components
+from ridgeline.environments import make
+from ridgeline.population import PHASES, Population
+from ridgeline.rollout import RATIO_TOLERANCE
+from ridgeline.vector import VectorEnv, as_seeds
+
+EPISODES = 100  # an episode_return is the mean of a run's last so many episodes
+BROKEN_RATIO = 1e-2
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory instead of giving it back at once: fresh pages cost a fifth of the training time."""
+    if sys.platform == "linux":
+        try:
+            library = ctypes.CDLL(None)
+            for option, value in ((-3, 1 << 30), (-1, 1 << 30), (-2, 1 << 26)):  # mmap and trim thresholds, top pad
+                library.mallopt(option, value)
+        except (OSError, AttributeError):
+            pass  # another C library
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+@dataclasses.dataclass
+class Shard:
+    """Runs that iterate on one thread."""
+
+    env: VectorEnv
+    population: Population
+    estimator: Any
+
+
+class Training:
+    """R runs of an algorithm on an environment. `iterate()` advances all of them by one iteration.
+
+    Args:
+        environment: what `environments.make` takes.
+        algorithm, estimator: one configuration, or one per run where their coefficients differ.
+        policy: a configuration with `build`, an nn.Module (one run), or a function () -> nn.Module.
+        total_steps: environment steps of each run; rounded up to whole iterations.
+        seed: of the first run; run r has seed + r. Or one seed per run.
+        parameters: changes of the environment's parameters.
+        num_threads: cores to use; default all.
+        vmap: see Population; default: populations of more than one run are mapped.
+    """
+
+    def __init__(
+        self,
+        environment: str | Path | ModuleType,
+        algorithm: Any = "ppo",
+        estimator: Any = "gae",
+        policy: Any = "mlp",
+        *,
+        total_steps: int = 1_000_000,
+        num_runs: int | None = None,
+        seed: int | Sequence[int] = 0,
+        parameters: dict[str, Any] | None = None,
+        num_threads: int | None = None,
+        vmap: bool | None = None,
+    ):
+        keep_memory()
+        if not isinstance(total_steps, int) or total_steps < 1:
+            raise ValueError(f"total_steps = {total_steps!r}; use a whole number from 1")
+        if num_runs is not None and num_runs < 1:
+            raise ValueError(f"num_runs = {num_runs}; use a whole number from 1")
+        algorithms = _configurations("algorithm", algorithm, num_runs)
+        estimators = _configurations("estimator", estimator, num_runs)
+        count = num_runs or max(len(algorithms), len(estimators), 1 if isinstance(seed, int) else len(seed))
+        self.seeds = as_seeds(range(seed, seed + count) if isinstance(seed, int) else seed)
+        if len(self.seeds) != count:
+            raise ValueError(f"{len(self.seeds)} seeds for {count} runs; give one seed per run, or the first one")
+        self.algorithms = algorithms if len(algorithms) == count else algorithms * count
+        self.estimators = estimators if len(estimators) == count else estimators * count
+        self.environment, self.parameters = environment, dict(parameters or {})
+        self.algorithm, self.estimator = self.algorithms[0], self.estimators[0]
+        self.policy = components.find("policy", policy)() if isinstance(policy, str) else policy
+        self.total_steps, self.iteration, self.steps = total_steps, 0, 0
+        self.steps_per_iteration = self.algorithm.num_envs * self.algorithm.rollout_length
+        self.num_iterations = -(-total_steps // self.steps_per_iteration)
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self.episode_returns = torch.full((count, EPISODES), float("nan"), dtype=torch.float64)
+        self.episode_lengths = torch.full((count, EPISODES), float("nan"), dtype=torch.float64)
+        self.num_episodes = torch.zeros(count, dtype=torch.int64)
+        self.warnings: list[str] = []
+        self._pool = None
+        self.shards = [self._make_shard(runs, vmap) for runs in np.array_split(np.arange(count), self._num_shards())]
+        if len(self.shards) > 1:
+            self._pool = ThreadPoolExecutor(len(self.shards), "ridgeline", lambda: torch.set_num_threads(1))
+        self.statistics = self.shards[0].env.statistics
+
+    @property
+    def num_runs(self) -> int:
+        return len(self.seeds)
+
+    def _num_shards(self) -> int:
+        return min(self.num_runs, self.num_threads)
+
+    def _make_shard(self, runs: np.ndarray, vmap: bool | None) -> Shard:
+        seeds = [self.seeds[run] for run in runs]
+        algorithms = [self.algorithms[run] for run in runs]
+        estimators = [self.estimators[run] for run in runs]
+        num_envs = self.algorithm.num_envs
+        env = make(self.environment, num_envs, seeds, parameters=self.parameters)
+        if hasattr(self.estimator, "check"):
+            self.estimator.check(env)
+        num_values = self.estimator.num_values
+
+        def build():
+            if isinstance(self.policy, torch.nn.Module):
+                return self.policy
+            if hasattr(self.policy, "build"):
+                return self.policy.build(env.observation_space, env.action_space, num_values)
+            return self.policy()
+
+        if isinstance(self.policy, torch.nn.Module) and self.num_runs > 1:
+            raise ValueError("one nn.Module is the policy of one run; for more runs pass a function that makes one")
+        coefficients = components.stack(algorithms)
+        population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap)
+        return Shard(env, population, _stack_estimators(estimators, num_envs))
+
+    # ----------------------------------------------------------------------------------------------------- iterating
+
+    @property
+    def finished(self) -> bool:
+        return self.iteration >= self.num_iterations
+
+    @property
+    def frozen(self) -> list[bool]:
+        return [bool(flag) for shard in self.shards for flag in shard.population.frozen]
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Run -> why it was frozen."""
+        failures, start = {}, 0
+        for shard in self.shards:
+            failures |= {start + run: reason for run, reason in sorted(shard.population.failure.items())}
+            start += shard.population.num_runs
+        return failures
+
+    def iterate(self) -> dict[str, Any]:
+        """One iteration of all runs; returns its metrics: numbers, and arrays (R,) of what differs between runs."""
+        if self._pool is None:
+            results = [self._iterate_shard(self.shards[0])]
+        else:
+            results = list(self._pool.map(self._iterate_shard, self.shards))
+        self.iteration += 1
+        self.steps += self.steps_per_iteration
+        metrics: dict[str, Any] = {"iteration": self.iteration, "steps": self.steps}
+        self._take_episodes()
+        metrics["episode_return"], metrics["episode_length"] = self.episode_means()
+        metrics["num_episodes"] = self.num_episodes.numpy().copy()
+        for name in results[0]:
+            metrics[name] = torch.cat([result[name] for result in results]).double().numpy()
+        self._check(metrics["first_log_ratio"] if "first_log_ratio" in metrics else None)
+        for phase in PHASES:
+            metrics[f"seconds_{phase}"] = sum(s.population.seconds[phase] for s in self.shards) / len(self.shards)
+        return metrics
+
+    def _iterate_shard(self, shard: Shard) -> dict[str, torch.Tensor]:
+        shard.population.seconds = dict.fromkeys(PHASES, 0.0)
+        shard.population.progress.fill_(self.iteration / self.num_iterations)
+        metrics = self.algorithm.iterate(shard.env, shard.population, shard.estimator)
+        shard.population.iteration += 1
+        return metrics
+
+    def _take_episodes(self) -> None:
+        start = 0
+        for shard in self.shards:
+            rollout = shard.env._rollout  # type: ignore[attr-defined]
+            for run, (value, length) in zip(
+                rollout.episode_row // shard.env.num_envs + start, rollout.episode[:, :2], strict=True
+            ):
+                place = int(self.num_episodes[run]) % EPISODES
+                self.episode_returns[run, place], self.episode_lengths[run, place] = value, length
+                self.num_episodes[run] += 1
+            start += shard.population.num_runs
+
+    def episode_means(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean return and length of each run's last 100 episodes, (R,) each; NaN before the first has ended."""
+        ended = ~torch.isnan(self.episode_lengths)
+        count = ended.sum(1).double()
+        returns, lengths = (
+            (torch.where(ended, history, 0.0).sum(1) / count).numpy()
+            for history in (self.episode_returns, self.episode_lengths)
+        )
+        return returns, lengths
+
+    def _check(self, first_log_ratio: np.ndarray | None) -> None:
+        """The policy that learns must be the policy that acted."""
+        if first_log_ratio is None:
+            return
+        worst = float(np.nanmax(np.where(self.frozen, 0.0, first_log_ratio)))
+        text = (
+            f"max |log ratio| of the first minibatch is {worst:.1e} (must be below {RATIO_TOLERANCE:.0e}): the policy "
+            "that learns is not the one that acted; look for dropout, a normaliser updated in between, or randomness "
+            "inside forward"
+        )
+        if worst > BROKEN_RATIO:
+            raise TrainingError(text)
+        if worst > RATIO_TOLERANCE and not self.warnings:
+            self.warnings.append(text)
+
+    def policies(self) -> list[torch.nn.Module]:
+        """An independent copy of each run's policy."""
+        return [s.population.policy(run) for s in self.shards for run in range(s.population.num_runs)]
+
+    def close(self) -> None:
+        """End threads and environments."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        for shard in self.shards:
+            shard.env.close()
+
+    # --------------------------------------------------------------------------------------------------- checkpoints
+
+    def state_dict(self) -> tuple[dict[str, torch.Tensor | np.ndarray], dict[str, Any]]:
+        """(tensors, document): all that is needed to go on exactly, whatever the number of threads."""
+        tensors: dict[str, Any] = {
+            "training.episode_returns": self.episode_returns,
+            "training.episode_lengths": self.episode_lengths,
+            "training.num_episodes": self.num_episodes,
+        }
+        populations = [shard.population.state_dict() for shard in self.shards]
+        tensors |= {f"population.{n}": torch.cat([p[n] for p in populations]) for n in populations[0]}
+        environments = [shard.env.state_dict() for shard in self.shards]
+        tensors |= {f"environment.{n}": np.concatenate([e[n] for e in environments]) for n in environments[0]}
+        return tensors, {"iteration": self.iteration, "steps": self.steps, "failures": self.failures}
+
+    def load_state_dict(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]) -> None:
+        """Continue from a `state_dict`. Raises ValueError where it is of another shape."""
+        self.iteration, self.steps = int(document["iteration"]), int(document["steps"])
+        self.episode_returns = tensors["training.episode_returns"].clone()
+        self.episode_lengths = tensors["training.episode_lengths"].clone()
+        self.num_episodes = tensors["training.num_episodes"].clone()
+        start = 0
+        for shard in self.shards:
+            stop = start + shard.population.num_runs
+            share = {n[11:]: t[start:stop] for n, t in tensors.items() if n.startswith("population.")}
+            shard.population.load_state_dict(share)
+            shard.population.failure = {
+                int(run) - start: why for run, why in document["failures"].items() if start <= int(run) < stop
+            }
+            parts = {n[12:]: t.numpy() for n, t in tensors.items() if n.startswith("environment.")}
+            per_run = {n: len(array) // self.num_runs for n, array in parts.items()}
+            shard.env.load_state_dict({n: a[start * per_run[n] : stop * per_run[n]] for n, a in parts.items()})
+            shard.env._rollout = None  # type: ignore[attr-defined]
+            start = stop
+
+    def load_policies(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Start from the weights and normalisers of a checkpoint, with everything else new."""
+        names = ("flat", "buffer.", "observation_moments.", "target_moments.")
+        start = 0
+        for shard in self.shards:
+            stop = start + shard.population.num_runs
+            state = shard.population.state_dict()
+            saved = len(tensors["population.flat"])
+            pick = [run % saved for run in range(start, stop)]
+            state |= {n: tensors[f"population.{n}"][pick] for n in state if n.startswith(names)}
+            shard.population.load_state_dict(state)
+            start = stop
+
+
+def _configurations(kind: str, item: Any, num_runs: int | None) -> list[Any]:
+    """One configuration per run, or one for all, from a name, a path, an object or a list of objects."""
+    items = list(item) if isinstance(item, list | tuple) else [item]
+    items = [components.find(kind, one)() if isinstance(one, str) else one for one in items]
+    method = components.METHODS[kind]
+    for one in items:
+        if not hasattr(one, method):
+            raise ValueError(f"{one!r} is no {kind}: it has no method {method}")
+    if num_runs is not None and len(items) not in (1, num_runs):
+        raise ValueError(f"{len(items)} {kind} configurations for {num_runs} runs; give one, or one per run")
+    return items
+
+
+def _stack_estimators(estimators: list[Any], num_envs: int) -> Any:
+    """One estimator for the runs of a shard; a coefficient that differs between them becomes a (B,) tensor."""
+    coefficients = components.stack(estimators)
+    differing = {name: values for name, values in coefficients.items() if len(set(values)) > 1}
+    if not differing:
+        return estimators[0]
+    stacked = copy.copy(estimators[0])
+    for name, values in differing.items():
+        column = torch.tensor(values, dtype=torch.float32).repeat_interleave(num_envs)
+        object.__setattr__(stacked, name, column)  # frozen, and validated one by one already
+    return stacked
+
+
+def iterate(environment: str | Path | ModuleType, **settings: Any) -> Iterator[dict[str, Any]]:
+    """The training loop for whoever wants to own it: yields the metrics of each iteration.
+
+    Takes what `Training` takes. Each metrics dict also holds the `training` itself, for its policies and shards.
+    """
+    training = Training(environment, **settings)
+    try:
+        while not training.finished and not all(training.frozen):
+            yield {**training.iterate(), "training": training}
+    finally:
+        training.close()
+
+
+def reached(metrics: dict[str, Any], frozen: list[bool], until: float) -> bool:
+    """Whether every living run's mean over its last 100 episodes is at least `until`."""
+    alive = ~np.array(frozen)
+    enough = metrics["num_episodes"] >= EPISODES
+    return bool(alive.any() and np.all((metrics["episode_return"] >= until)[alive] & enough[alive]))
