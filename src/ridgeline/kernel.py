@@ -300,11 +300,10 @@ def _check_behaviour(definition: Definition) -> None:
     state = np.zeros(1, definition.state_dtype).view(np.recarray)
     seed_rows(state, 0, 0)
     observation = np.full(space.shape, np.nan, space.dtype) if space.dtype.kind == "f" else np.zeros_like(space.low)
-    actions = sample_actions(definition.action_space, np.random.default_rng(0), 64)
     with np.errstate(all="ignore"):
         try:
             reset(state[0], definition.parameters)
-            for action in actions:
+            for action in sample_action(definition.action_space, np.random.default_rng(0), 64):
                 observe(state[0], observation, definition.parameters)
                 if not np.isfinite(observation).all():
                     bad = np.argwhere(~np.isfinite(observation))[0].tolist()
@@ -339,15 +338,15 @@ def _is_step_result(result) -> bool:
     return math.isfinite(reward)
 
 
-def sample_actions(space: spaces.Space, generator: np.random.Generator, count: int) -> np.ndarray:
+def sample_action(space: spaces.Space, generator: np.random.Generator, count: int) -> np.ndarray:
     """`count` uniformly random actions: int64 (count,) or (count, A), or float32 (count, A) within the bounds."""
     if isinstance(space, spaces.Discrete):
         return generator.integers(0, space.n, count)
     if isinstance(space, spaces.MultiDiscrete):
         return generator.integers(0, space.nvec, (count, *space.shape))
     assert isinstance(space, spaces.Box)
-    low = np.where(np.isfinite(space.low), space.low, -1.0)
-    high = np.where(np.isfinite(space.high), space.high, 1.0)
+    low = np.where(np.isfinite(space.low), space.low, np.where(np.isfinite(space.high), space.high - 2.0, -1.0))
+    high = np.where(np.isfinite(space.high), space.high, low + 2.0)
     return generator.uniform(low, high, (count, *space.shape)).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ Stepping resets a row in the same step in which its episode ends (same-step auto
 true transition. The last observation of a truncated episode comes beside, for those rows only.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -117,6 +118,7 @@ class CompiledEnv(VectorEnv):
         self._episode_row = np.zeros(rows, np.int64)
         self._episode = np.zeros((rows, 2 + len(self.statistics)))
         self._limit = self.max_episode_steps or NO_LIMIT
+        self._action_shape = (rows, *(self.action_space.shape or ()))
         self._call(definition.reset_rows, self.state, self.parameters, self.observation, 0, rows)
 
     def _call(self, function, *arguments):
@@ -132,6 +134,14 @@ class CompiledEnv(VectorEnv):
 
     def step(self, action: np.ndarray, out: np.ndarray | None = None) -> Step:
         observation = self._own_observation if out is None else out
+        # Compiled code does not check its indices: a shape that is too small would read or write foreign memory.
+        if action.shape != self._action_shape:
+            raise ValueError(f"action has shape {action.shape}; give {self._action_shape}")
+        if observation.shape != self._own_observation.shape or observation.dtype != self._own_observation.dtype:
+            raise ValueError(
+                f"out is {observation.dtype} {observation.shape}; give {self._own_observation.dtype} "
+                f"{self._own_observation.shape}"
+            )
         num_final, num_episodes = self._call(
             self.definition.step_rows, self.state, action, self.parameters, self._limit, observation, self._reward,
             self._terminated, self._truncated, self._final_row, self._final_observation, self._episode_row,
@@ -167,9 +177,15 @@ class CompiledEnv(VectorEnv):
 def _replace_parameters(definition: Definition, changes: dict[str, float]):
     """The environment's parameters with `changes`, each in the type of its default."""
     defaults = definition.parameters._asdict()
-    for name in changes:
+    converted = {}
+    for name, value in changes.items():
         if name not in defaults:
             raise InvalidEnvironment(
                 f"{definition.name} has no parameter {name!r}; it has: {', '.join(defaults) or 'none'}"
             )
-    return definition.parameters._replace(**{name: type(defaults[name])(value) for name, value in changes.items()})
+        kind = type(defaults[name])
+        if not isinstance(value, int | float | np.number) or not math.isfinite(value) or kind(value) != value:
+            rule = {int: "a whole number", bool: "True or False"}.get(kind, "a finite number")
+            raise InvalidEnvironment(f"{definition.name}: {name} = {value!r}; use {rule}")
+        converted[name] = kind(value)
+    return definition.parameters._replace(**converted)
