@@ -98,10 +98,10 @@ def _only_class(kind: str, module: ModuleType, name: str) -> type:
 
 
 def stack(configurations: list[Any]) -> dict[str, list[float]]:
-    """The coefficients of R configurations of one class: every number-valued field, name -> one float per run.
+    """The coefficients of R configurations of one class: every float or bool field, name -> one float per run.
 
-    Fields that are no coefficients (whole numbers, names, None) shape the training and must be equal in all runs.
-    Raises ValueError naming the field where they are not.
+    Only floating-point ones may differ. The others (bools, whole numbers, names, None) shape the training and must be
+    equal in all runs. Raises ValueError naming the field where they are not.
     """
     first = configurations[0]
     coefficients = {}
@@ -109,7 +109,7 @@ def stack(configurations: list[Any]) -> dict[str, list[float]]:
         values = [getattr(configuration, field.name) for configuration in configurations]
         if all(isinstance(value, int | float) for value in values) and field.type in (float, bool, "float", "bool"):
             coefficients[field.name] = [float(value) for value in values]
-        elif any(value != values[0] for value in values):
+        if field.type not in (float, "float") and any(value != values[0] for value in values):
             raise ValueError(
                 f"{field.name} differs between the runs of one population ({values}); only coefficients "
                 "(floating-point fields) may: train such configurations as populations of their own"

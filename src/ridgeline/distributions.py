@@ -1,8 +1,8 @@
 """Action distributions: categorical, several categoricals, diagonal Gaussian.
 
-Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()` and `kl(other)`,
-over any leading dimensions. The noise is drawn outside (one stream per run), so sampling is a deterministic function
-and means the same for one run and for a population.
+Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()` and
+`kl(other)`, over any leading dimensions. The noise is drawn outside (one stream per run), so sampling is a
+deterministic function and means the same for one run and for a population.
 """
 
 import math
@@ -29,9 +29,10 @@ class Categorical:
         self.log_probs = torch.log_softmax(logits, -1)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """The inverse distribution function at uniform noise (...) in [0, 1)."""
-        cumulative = self.log_probs.exp().cumsum(-1)[..., :-1]
-        return (cumulative <= noise.unsqueeze(-1)).sum(-1)
+        """The inverse distribution function at uniform noise (...) in [0, 1); never an action of probability 0."""
+        cumulative = self.log_probs.exp().cumsum(-1)
+        # times the last sum, which rounding leaves beside 1: noise beyond it would reach an impossible last action
+        return (cumulative[..., :-1] <= noise.unsqueeze(-1) * cumulative[..., -1:]).sum(-1)
 
     def mode(self) -> torch.Tensor:
         return self.log_probs.argmax(-1)
@@ -45,8 +46,9 @@ class Categorical:
         return -(self.log_probs.exp() * self.log_probs.clamp_min(torch.finfo(self.log_probs.dtype).min)).sum(-1)
 
     def kl(self, other: "Categorical") -> torch.Tensor:
-        """KL(self || other) = sum_a p_a (log p_a - log q_a), in nats."""
-        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
+        """KL(self || other) = sum_a p_a (log p_a - log q_a), in nats; where p_a is exactly 0, 0."""
+        possible = self.log_probs > -torch.inf
+        return (self.log_probs.exp() * torch.where(possible, self.log_probs - other.log_probs, 0.0)).sum(-1)
 
 
 class MultiCategorical:
@@ -118,11 +120,11 @@ def num_outputs(space: spaces.Space) -> int:
     """How many numbers a policy's last layer gives for this action space. Raises ValueError for other spaces."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
         return int(space.nvec.sum())
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return int(space.shape[0])
-    raise ValueError(f"action space {space} is not supported; use Discrete, MultiDiscrete or a one-dimensional Box")
+    raise ValueError(f"action space {space} is not supported; use Discrete, or MultiDiscrete or Box of one dimension")
 
 
 def make_distribution(space: spaces.Space, output: torch.Tensor, log_std: torch.Tensor | None) -> Distribution:
@@ -130,7 +132,7 @@ def make_distribution(space: spaces.Space, output: torch.Tensor, log_std: torch.
     if isinstance(space, spaces.Discrete):
         return Categorical(output)
     if isinstance(space, spaces.MultiDiscrete):
-        return MultiCategorical(output, tuple(int(n) for n in space.nvec.ravel()))
+        return MultiCategorical(output, tuple(int(n) for n in space.nvec))
     assert log_std is not None
     return DiagonalGaussian(output, log_std)
 
@@ -139,4 +141,4 @@ def draw_noise(space: spaces.Space, generator: np.random.Generator, shape: tuple
     """The float32 noise that `sample` needs for `shape` actions: uniform, or standard normal for a Box."""
     if isinstance(space, spaces.Box):
         return generator.standard_normal((*shape, *space.shape), dtype=np.float32)
-    return generator.random((*shape, *space.shape), dtype=np.float32)
+    return generator.random((*shape, *(space.shape or ())), dtype=np.float32)

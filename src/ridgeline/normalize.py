@@ -34,23 +34,31 @@ class RunningMoments:
         self.variance = torch.ones(num_runs, columns, dtype=torch.float64)
         self.count = torch.zeros(num_runs, dtype=torch.float64)
 
-    def update(self, x: torch.Tensor) -> torch.Tensor:
-        """Take in x (T, R, N, D). A run with a non-finite entry keeps its statistics; returns finite (R,) bool."""
+    def update(self, x: torch.Tensor, active: torch.Tensor | None = None) -> torch.Tensor:
+        """Take in x (T, R, N, D) of the `active` runs (R,). Returns those that were taken in, (R,) bool.
+
+        A run with a non-finite entry keeps its statistics.
+        """
         rows = float(x.shape[0] * x.shape[2])
+        # sums of differences, lest squares of large numbers cancel: from the mean, or at first from any row
+        shift = torch.where(self.count.unsqueeze(1) > 0, self.mean, x[0, :, 0].double())
         total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        _sums(x.numpy(), self.mean.numpy(), total.numpy(), square.numpy())
-        finite = torch.isfinite(square).all(1)
-        batch_mean = total / rows  # of x - mean
+        _sums(x.numpy(), shift.numpy(), total.numpy(), square.numpy())
+        taken = torch.isfinite(square).all(1)
+        if active is not None:
+            taken &= active
+        batch_mean = total / rows  # of x - shift
         batch_variance = (square / rows - batch_mean.square()).clamp_min(0.0)
+        difference = shift + batch_mean - self.mean
         count = self.count + rows
         share = (rows / count).unsqueeze(1)
-        mean = self.mean + share * batch_mean
-        variance = (1 - share) * self.variance + share * batch_variance + share * (1 - share) * batch_mean.square()
-        keep = finite.unsqueeze(1)
-        self.mean = torch.where(keep, mean, self.mean)
-        self.variance = torch.where(keep, variance, self.variance)
-        self.count = torch.where(finite, count, self.count)
-        return finite
+        mean = self.mean + share * difference
+        variance = (1 - share) * self.variance + share * batch_variance + share * (1 - share) * difference.square()
+        column = taken.unsqueeze(1)
+        self.mean = torch.where(column, mean, self.mean)
+        self.variance = torch.where(column, variance, self.variance)
+        self.count = torch.where(taken, count, self.count)
+        return taken
 
     def scale(self) -> torch.Tensor:
         """1 / standard deviation, (R, D) float32; a column that never varies is scaled by 1."""
@@ -71,17 +79,19 @@ class TargetMoments:
         self.square = torch.zeros(num_runs, num_values, dtype=torch.float64)
         self.count = torch.zeros(num_runs, dtype=torch.float64)
 
-    def update(self, target: torch.Tensor) -> None:
-        """Take in target (T, R, N, K); a run with a non-finite entry keeps its statistics."""
+    def update(self, target: torch.Tensor, active: torch.Tensor | None = None) -> None:
+        """Take in target (T, R, N, K) of the `active` runs (R,); with a non-finite entry a run keeps its statistics."""
         rows = target.shape[0] * target.shape[2]
         total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
         _sums(target.numpy(), np.zeros(self.mean.shape), total.numpy(), square.numpy())
-        finite = torch.isfinite(square).all(1)
+        taken = torch.isfinite(square).all(1)
+        if active is not None:
+            taken &= active
         count = self.count + 1
-        weight = torch.where(finite, torch.clamp_min(1 / count, self.RATE), 0.0).unsqueeze(1)
+        weight = torch.where(taken, torch.clamp_min(1 / count, self.RATE), 0.0).unsqueeze(1)
         self.mean = torch.where(weight > 0, self.mean + weight * (total / rows - self.mean), self.mean)
         self.square = torch.where(weight > 0, self.square + weight * (square / rows - self.square), self.square)
-        self.count = torch.where(finite, count, self.count)
+        self.count = torch.where(taken, count, self.count)
 
     def scale(self) -> torch.Tensor:
         """Standard deviation (R, K) float64."""

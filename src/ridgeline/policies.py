@@ -11,6 +11,7 @@ will do; what this one does beyond that:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,10 @@ class MLPPolicy(nn.Module):
     """Dense trunks, a head per distribution parameter, a value head of K outputs. Built by `MLP.build`."""
 
     stackable = True  # forward also takes parameters with a leading R and observations (R, *rows, *O)
+    observation_mean: torch.Tensor
+    observation_scale: torch.Tensor
+    value_mean: torch.Tensor
+    value_scale: torch.Tensor
 
     def __init__(self, config: "MLP", observation_space: spaces.Box, action_space: spaces.Space, num_values: int):
         super().__init__()
@@ -85,7 +90,7 @@ class MLPPolicy(nn.Module):
         if greedy:
             action = distribution.mode()
         else:
-            rows = (1 if single else len(tensor), *self.action_space.shape)
+            rows = (1 if single else len(tensor), *(self.action_space.shape or ()))
             is_box = isinstance(self.action_space, spaces.Box)
             action = distribution.sample(torch.randn(rows) if is_box else torch.rand(rows))
         action = clip_action(self.action_space, action.numpy())
@@ -133,7 +138,7 @@ def _rows(parameter: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _layers(sizes: list[int]) -> nn.ModuleList:
-    return nn.ModuleList(_linear(i, o, 2**0.5) for i, o in zip(sizes, sizes[1:], strict=False))
+    return nn.ModuleList(_linear(i, o, 2**0.5) for i, o in pairwise(sizes))
 
 
 def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:

@@ -1,7 +1,7 @@
 """R runs of one policy, side by side: stacked parameters, per-run optimizer, clipping, coefficients and failure.
 
-Every parameter of all runs lives in one flat tensor (R, P); the stacked parameters, and with R = 1 the module's own, are
-views of it. A loss is written for one run; `update` maps it over the runs, sums (runs do not interact), takes one
+Every parameter of all runs lives in one flat tensor (R, P); the stacked parameters, and with R = 1 the module's own,
+are views of it. A loss is written for one run; `update` maps it over the runs, sums (runs do not interact), takes one
 backward pass, and clips and steps each run by itself. A run that turns non-finite is frozen: its parameters stay as
 they were and the other runs do not notice.
 """
@@ -66,7 +66,7 @@ class Population:
         self.progress = torch.zeros(self.num_runs)  # share of the training that is over, 0..1
         self.update_count = torch.zeros(self.num_runs, dtype=torch.int64)
         self.frozen = torch.zeros(self.num_runs, dtype=torch.bool)
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
         buffers = self.buffers
@@ -185,10 +185,8 @@ class Population:
 
     def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
         """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""
-        noise = [
-            draw_noise(self.action_space, random_stream(seed, ACT, int(self.iteration[run])), (rollout_length, num_envs))
-            for run, seed in enumerate(self.seeds)
-        ]
+        streams = [random_stream(seed, ACT, int(self.iteration[run])) for run, seed in enumerate(self.seeds)]
+        noise = [draw_noise(self.action_space, stream, (rollout_length, num_envs)) for stream in streams]
         return torch.from_numpy(np.stack(noise, 1))
 
     def shuffles(self, rows: int, num_epochs: int) -> torch.Tensor:
@@ -242,7 +240,7 @@ class Population:
         broken = (~torch.isfinite(losses.detach()) | ~torch.isfinite(norm)) & ~self.frozen
         if broken.any():
             for run in broken.nonzero().ravel().tolist():
-                what = "loss" if not math.isfinite(losses[run]) else "gradient"
+                what = "loss" if not math.isfinite(losses[run].item()) else "gradient"
                 self.freeze(run, f"the {what} is not finite at update {int(self.update_count[run]) + 1}")
         return {**metrics, "gradient_norm": norm}
 
@@ -297,7 +295,7 @@ class Population:
             return
         observation = rollout.by_run(rollout.observation[:-1])
         flat = observation.flatten(3) if observation.dim() > 3 else observation.unsqueeze(-1)
-        self.observation_moments.update(flat)
+        self.observation_moments.update(flat, ~self.frozen)
         self.buffers["observation_mean"].copy_(self.observation_moments.mean)
         self.buffers["observation_scale"].copy_(self.observation_moments.scale())
 
@@ -306,12 +304,13 @@ class Population:
         """Take in critic targets (T, B, K) and rescale the value head so that its outputs stay what they were."""
         if self.target_moments is None or target is None:
             return
-        self.target_moments.update(target.unflatten(1, (self.num_runs, -1)))
+        self.target_moments.update(target.unflatten(1, (self.num_runs, -1)), ~self.frozen)
         mean, scale = self.buffers["value_mean"], self.buffers["value_scale"]
-        new_mean, new_scale = self.target_moments.mean, self.target_moments.scale()
+        # as the buffers will hold them: then what has not changed changes no bit of a parameter
+        new_mean, new_scale = self.target_moments.mean.float(), self.target_moments.scale().float()
         weight, bias = self.view("value_head.weight"), self.view("value_head.bias")
-        weight.mul_((scale / new_scale).unsqueeze(-1))
-        bias.copy_((scale * bias + mean - new_mean) / new_scale)
+        weight.mul_((scale.double() / new_scale).unsqueeze(-1))
+        bias.copy_((scale.double() * bias + mean - new_mean) / new_scale)
         mean.copy_(new_mean)
         scale.copy_(new_scale)
 

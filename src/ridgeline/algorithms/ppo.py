@@ -89,15 +89,17 @@ class PPO:
         clip = coefficients["clip_coef"]
         clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = 0.5 * ((value - minibatch["target"]) / coefficients["value_scale"]).square().mean()
         entropy = distribution.entropy().mean()
-        loss = policy_loss + coefficients["value_coef"] * value_loss - coefficients["entropy_coef"] * entropy
+        loss = policy_loss - coefficients["entropy_coef"] * entropy
         metrics = {
             "policy_loss": policy_loss,
-            "value_loss": value_loss,
             "entropy": entropy,
             "approximate_kl": (ratio - 1 - log_ratio).mean(),
             "clip_fraction": ((ratio - 1).abs() > clip).float().mean(),
             "max_log_ratio": log_ratio.abs().max(),
         }
+        if "target" in minibatch:
+            error = (value - minibatch["target"]) / coefficients["value_scale"]
+            metrics["value_loss"] = 0.5 * error.square().mean()
+            loss = loss + coefficients["value_coef"] * metrics["value_loss"]
         return loss, metrics

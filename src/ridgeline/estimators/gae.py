@@ -21,7 +21,8 @@ def generalized_advantage(reward, value, next_value, terminated, truncated, gamm
     Args: reward, value, next_value (T, B) float; terminated, truncated (T, B) bool; gamma, gae_lambda float or (B,).
     Returns: advantage (T, B), target (T, B), in units of reward.
     """
-    delta = reward + torch.where(terminated, 0.0, gamma * next_value) - value
+    bootstrap = torch.as_tensor(gamma, dtype=reward.dtype) * next_value
+    delta = reward + torch.where(terminated, 0.0, bootstrap) - value
     decay = torch.where(terminated | truncated, 0.0, torch.as_tensor(gamma * gae_lambda, dtype=reward.dtype))
     advantage = reverse_scan(delta, decay)
     return advantage, advantage + value
@@ -36,9 +37,15 @@ class GAE:
     gae_lambda: float = 0.95
     """Trace decay, 0 (TD error) to 1 (Monte Carlo)."""
     truncation_as_termination: bool = False
-    """Legacy: treat a time limit as an end in the MDP, as CleanRL and openai/baselines do. Only to compare with them."""
+    """Legacy: treat a time limit as an end of the MDP, as CleanRL and openai/baselines do; to compare with them."""
 
     num_values = 1
+
+    def __post_init__(self):
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma = {self.gamma}; use a number from 0 to 1")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"gae_lambda = {self.gae_lambda}; use a number from 0 to 1")
 
     def __call__(self, rollout: Rollout, memory: dict) -> tuple[Estimate, dict]:
         terminated = rollout.terminated
