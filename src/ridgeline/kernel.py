@@ -16,6 +16,7 @@ import math
 import os
 import re
 import sys
+import traceback
 import types
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,14 +49,16 @@ _HEADER = [
 
 
 def state_dtype(**fields) -> np.dtype:
-    """The structured dtype of one instance: the kernel's header, then the author's `name=type` fields.
+    """The structured dtype of one instance: the author's `name=type` fields, then the kernel's header.
 
     A field is a NumPy scalar type (`np.float64`) or a pair `(type, shape)`. Header: `random_state`, `random_stream`
     (the instance's own generator), `episode_return` (sum of rewards) and `episode_length` (steps) of the episode in
     flight.
     """
     own = [(name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in fields.items()]
-    return np.dtype(_HEADER + own, align=True)
+    # The header comes last: a record whose first fields are those of another one is its subtype for Numba, and the
+    # helpers compiled for the shorter one would be used for both, with a warning.
+    return np.dtype(own + _HEADER, align=True)
 
 
 @compiled
@@ -322,7 +325,7 @@ def _check_behaviour(definition: Definition) -> None:
         except InvalidEnvironment:
             raise
         except Exception as error:
-            fields = list(definition.state_dtype.fields or ())[len(_HEADER) :]
+            fields = list(definition.state_dtype.names or ())[: -len(_HEADER)]
             raise InvalidEnvironment(
                 f"{describe(error, path)}\n    State has the fields {', '.join(fields) or '(none)'}; Parameters "
                 f"{', '.join(definition.parameters._fields) or '(none)'}; observation the shape {space.shape}"
@@ -348,6 +351,12 @@ def sample_action(space: spaces.Space, generator: np.random.Generator, count: in
     low = np.where(np.isfinite(space.low), space.low, np.where(np.isfinite(space.high), space.high - 2.0, -1.0))
     high = np.where(np.isfinite(space.high), space.high, low + 2.0)
     return generator.uniform(low, high, (count, *space.shape)).astype(np.float32)
+
+
+def is_compile_error(error: Exception) -> bool:
+    """Whether an error arose in Numba while it compiled, and not in compiled code that ran."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return type(error).__module__.startswith("numba") or Path(numba.__file__).parent in Path(last).parents
 
 
 def compile_error(error: Exception, path: Path) -> InvalidEnvironment:

@@ -120,11 +120,25 @@ def _load_source(path: Path, digest: str) -> types.ModuleType:
     finally:
         sys.dont_write_bytecode = write_no_bytecode
         sys.path.remove(str(path.parent))
-        for key in _modules_of(helpers):  # two environments may each have a helper.py
+        for key, helper in _modules_of(helpers).items():
             if key != name:
                 del sys.modules[key]
+                _rename(helper, f"{name}_{key}")
         sys.modules.update(earlier)
     return module
+
+
+def _rename(module: types.ModuleType, name: str) -> None:
+    """Keep a helper file's module under a name of its own: two environments may each have a helper.py.
+
+    Numba's cache finds the module of a compiled function by the function's `__module__`.
+    """
+    for item in vars(module).values():
+        function = getattr(item, "py_func", item)
+        if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+            function.__module__ = name
+    module.__name__ = name
+    sys.modules[name] = module
 
 
 def _modules_of(files: set[Path]) -> dict[str, types.ModuleType]:

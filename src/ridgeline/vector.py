@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import NO_LIMIT, Definition, InvalidEnvironment, compile_error, seed_rows
+from ridgeline.kernel import NO_LIMIT, Definition, InvalidEnvironment, compile_error, is_compile_error, seed_rows
 
 TRAINING, EVALUATION = 1, 2  # purposes of random streams: evaluation never sees training's episodes
 
@@ -126,7 +126,7 @@ class CompiledEnv(VectorEnv):
             try:
                 return function(*arguments)
             except Exception as error:
-                if type(error).__module__.startswith("numba"):
+                if is_compile_error(error):
                     raise compile_error(error, self.definition.path) from None
                 raise
         with np.errstate(over="ignore"):  # the generator's arithmetic wraps around
