@@ -18,6 +18,7 @@ from typing import Any
 import ridgeline.algorithms
 import ridgeline.estimators
 from ridgeline.policies import MLP
+from ridgeline.sources import describe
 
 METHODS = {"algorithm": "iterate", "estimator": "__call__", "policy": "build"}
 _FOLDERS = {"algorithm": ridgeline.algorithms, "estimator": ridgeline.estimators}
@@ -43,7 +44,7 @@ def find(kind: str, name: str) -> type:
         return _only_class(kind, _load_file(Path(name)), name)
     if name not in names(kind):
         near = difflib.get_close_matches(name, names(kind), 3, 0.4) or names(kind)
-        raise UnknownComponent(f"unknown {kind} {name!r}; did you mean {', '.join(near)}? A path to a .py file works too")
+        raise UnknownComponent(f"unknown {kind} {name!r}; did you mean {', '.join(near)}? A file.py works too")
     if kind == "policy":
         return MLP
     return _only_class(kind, importlib.import_module(f"{_FOLDERS[kind].__name__}.{name}"), name)
@@ -76,8 +77,9 @@ def _load_file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UnknownComponent(f"{error.filename}:{error.lineno}: syntax error: {error.msg}") from error
+    except Exception as error:
+        del sys.modules[name]
+        raise UnknownComponent(describe(error, path)) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
@@ -88,11 +90,13 @@ def _only_class(kind: str, module: ModuleType, name: str) -> type:
     found = [
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)
-        if cls.__module__ == module.__name__ and dataclasses.is_dataclass(cls) and method in vars(cls)
+        if cls.__module__ == module.__name__
+        and dataclasses.is_dataclass(cls)
+        and any(method in vars(base) for base in cls.__mro__)
     ]
     if len(found) != 1:
         raise UnknownComponent(
-            f"{name} defines {len(found)} frozen dataclasses with a method {method}; an {kind} file defines exactly one"
+            f"{name} defines {len(found)} dataclasses with a method {method}; a file for --{kind} defines exactly one"
         )
     return found[0]
 

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +24,43 @@ class MetricsFile:
     """Appends to metrics.jsonl. A disk that is full loses lines, never the training: `append` says so once."""
 
     def __init__(self, path: Path, iteration: int = 0):
-        """Open, keeping only the lines of iterations up to `iteration` (those of the checkpoint resumed from)."""
+        """Open, cutting off the lines behind `iteration` (that of the checkpoint resumed from), and half a line."""
         self.path = path
-        self.problem: str | None = None
-        kept = [line for line in read_lines(path) if line.get("iteration", 0) <= iteration] if iteration else []
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        self._failing = False
+        if path.exists():
+            kept = [end for line, end in _lines(path) if line["iteration"] <= iteration]
+            os.truncate(path, max(kept, default=0))
 
     def append(self, metrics: dict[str, Any]) -> str | None:
         """Write one line; returns a message the first time that this fails."""
         line = json.dumps({name: plain(value) for name, value in metrics.items()}) + "\n"
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line)
+            with open(self.path, "ab") as file:
+                file.write(("\n" + line if self._failing else line).encode())  # half a line may stand there
         except OSError as error:
-            first, self.problem = self.problem is None, str(error)
+            first, self._failing = not self._failing, True
             return f"{self.path}: {error.strerror}; training goes on, its metrics are lost" if first else None
-        self.problem = None
+        self._failing = False
         return None
+
+    def flush(self) -> None:
+        """Make the lines survive a power cut, as the checkpoint that follows will."""
+        with suppress(OSError), open(self.path, "ab") as file:
+            os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The metrics of every whole line of a file; a line cut by a crash is left out. Empty where there is no file."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    return [line for line, _ in _lines(path)] if path.exists() else []
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each whole line, and where it ends in the file."""
+    end = 0
+    with open(path, "rb") as file:
+        for text in file:
+            end += len(text)
+            with suppress(ValueError):  # what a crash or a full disk left
+                line = json.loads(text) if text.endswith(b"\n") else None
+                if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+                    yield line, end

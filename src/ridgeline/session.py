@@ -1,14 +1,6 @@
-"""A training with a run directory: configuration, metrics, checkpoints, exact resume, stopping.
-
-    config.json     what was asked for; nothing in it is ever imported or executed
-    metrics.jsonl   one line per iteration
-    checkpoints/    the newest three
-    summary.json    the result, written when the training ends
-"""
+"""A training from start to end: metrics, checkpoints, exact resume, stopping; and opening a run directory again."""
 
 import dataclasses
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,18 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ridgeline import checkpoint, components
+from ridgeline import checkpoint, components, run_directory
 from ridgeline.environments import make
 from ridgeline.metrics import MetricsFile
+from ridgeline.run_directory import RunError
 from ridgeline.training import Training, TrainingError, reached
 from ridgeline.vector import EVALUATION, VectorEnv
 
-FORMAT = 1
 CHECKPOINT_SECONDS = 60.0
-
-
-class RunError(ValueError):
-    """A run directory that cannot be used; one line with the reason and the way out."""
 
 
 class View:
@@ -41,8 +29,23 @@ class View:
     def finish(self, result: "Result") -> None: ...
 
 
+@dataclasses.dataclass(kw_only=True)
+class Trained:
+    """Policies, one per run, and the environment that they were trained on."""
+
+    policies: list[torch.nn.Module] = dataclasses.field(repr=False)
+    trained_on: str | Path | ModuleType = dataclasses.field(repr=False)
+    parameters: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+
+    def make_env(
+        self, num_envs: int, seed: int | Sequence[int] = 0, render: bool = False, **parameters: Any
+    ) -> VectorEnv:
+        """The environment for evaluation: its random streams are never those of training."""
+        return make(self.trained_on, num_envs, seed, EVALUATION, {**self.parameters, **parameters}, render=render)
+
+
 @dataclasses.dataclass
-class Result:
+class Result(Trained):
     """What a training gives."""
 
     environment: str
@@ -50,30 +53,31 @@ class Result:
     estimator: str
     num_runs: int
     total_steps: int  # of each run, done so far
-    wall_seconds: float
+    wall_seconds: float  # resumed sessions add up
     startup_seconds: float
-    steps_per_second: float  # environment steps of all runs together, start-up excluded
+    steps_per_second: float  # environment steps of all runs together in this session, start-up excluded
     episode_return: list[float | None]  # of each run: mean of its last 100 episodes; None before the first has ended
     run_dir: str | None
     stopped: str  # "finished", "until", "minutes", "interrupt", "terminate" or "frozen"
     failures: dict[int, str]  # run -> why it was frozen
-    policies: list[torch.nn.Module] = dataclasses.field(repr=False)
 
     def document(self) -> dict[str, Any]:
-        """All but the policies, as JSON knows it."""
-        document = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "policies"}
+        """All but the policies and what they were trained on, as JSON knows it."""
+        inherited = {field.name for field in dataclasses.fields(Trained)}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in inherited]
+        document = {name: getattr(self, name) for name in names}
         return document | {"failures": {str(run): why for run, why in self.failures.items()}}
 
 
 def train(
     environment: str | Path | ModuleType | None = None,
-    algorithm: Any = "ppo",
-    estimator: Any = "gae",
-    policy: Any = "mlp",
+    algorithm: Any = None,
+    estimator: Any = None,
+    policy: Any = None,
     *,
-    total_steps: int = 1_000_000,
+    total_steps: int | None = None,
     num_runs: int | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     parameters: dict[str, Any] | None = None,
     num_threads: int | None = None,
     out: str | Path | None = None,
@@ -89,87 +93,87 @@ def train(
 
     Args:
         environment, algorithm, estimator, policy, total_steps, num_runs, seed, parameters, num_threads: see
-            `training.Training`.
+            `training.Training`; None gives its default.
         out: the run directory to make; None writes nothing.
-        resume: a run directory to continue exactly. Its configuration counts; of the arguments only `until`, `minutes`,
-            and what it cannot hold: an environment, algorithm, estimator or policy that is the user's own.
+        resume: a run directory to continue exactly. It knows everything but an environment, algorithm, estimator or
+            policy of the user's own, which is named again. Nothing can be changed, except `total_steps` where no
+            schedule depends on it.
         init: a run directory whose newest weights to start from.
         until: stop when every run's mean over its last 100 episodes is at least this.
         minutes: stop after this long.
         stop: asked once per iteration; a reason ("interrupt", "terminate") ends the training.
         started: `time.perf_counter()` when the program started, for `startup_seconds`.
 
-    Raises: RunError, InvalidEnvironment, UnknownComponent, TrainingError, ValueError.
+    Raises: RunError, InvalidEnvironment, UnknownComponent, TrainingError, CheckpointError, ValueError.
     """
     started = time.perf_counter() if started is None else started
     view = view or View()
-    document: dict[str, Any] = {"wall_seconds": 0.0}
+    named = {"algorithm": algorithm, "estimator": estimator, "policy": policy}
+    asked = {"num_runs": num_runs, "seed": seed, "parameters": parameters}
     if resume is not None:
-        training, directory, document = _resume(
-            Path(resume), environment, algorithm, estimator, policy, total_steps, num_threads, view
-        )
+        directory = Path(resume)
+        fixed = [name for name, value in {**asked, "out": out, "init": init}.items() if value not in (None, {})]
+        if fixed:
+            raise RunError(f"a resumed run goes on as it is: leave {' and '.join(fixed)} away, or start a new run")
+        training, wall_seconds = _resume(directory, environment, named, total_steps, num_threads, view)
     else:
         if environment is None:
             raise RunError("name an environment, or a run directory to resume")
-        training = Training(
-            environment, algorithm, estimator, policy, total_steps=total_steps, num_runs=num_runs, seed=seed,
-            parameters=parameters, num_threads=num_threads,
-        )  # fmt: skip
-        directory = None if out is None else Path(out)
+        directory, wall_seconds = None if out is None else Path(out), 0.0
         if directory is not None:
-            _create(directory, training)
+            run_directory.refuse_run(directory)
+        given = {**named, **asked, "total_steps": total_steps, "num_threads": num_threads}
+        training = Training(environment, **{name: value for name, value in given.items() if value is not None})
     try:
         if init is not None:
-            saved = _newest(Path(init), view)
-            training.load_policies(saved.tensors)
-        return _loop(training, directory, document["wall_seconds"], until, minutes, view, stop, started)
+            _initialise(training, Path(init), view)
+        if resume is None and directory is not None:
+            run_directory.create(directory, training)
+        return _loop(training, directory, wall_seconds, until, minutes, view, stop, started)
     finally:
         training.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- the loop
 
 
 def _loop(training, directory, wall_before, until, minutes, view, stop, started) -> Result:
     metrics_file = None if directory is None else MetricsFile(directory / "metrics.jsonl", training.iteration)
     view.start(training, directory)
     begin = saved_at = time.perf_counter()
-    first_steps, told, reason, metrics = training.steps, set(), "finished", None
-    while not training.finished:
+    first_steps, told, reason = training.steps, set(), "finished"
+    while reason == "finished" and not training.finished:
         metrics = training.iterate()
         now = time.perf_counter()
         metrics["wall_seconds"] = wall_before + now - begin
         if metrics_file is not None and (problem := metrics_file.append(metrics)):
             view.message(problem)
-        for run, why in training.failures.items():
-            if run not in told:
-                view.message(f"run {run} (seed {training.seeds[run]}) is frozen at step {training.steps}: {why}")
-                told.add(run)
-        while training.warnings and "ratio" not in told:
-            view.message(training.warnings[0])
-            told.add("ratio")
+        for text in _news(training):
+            if text not in told:
+                view.message(text)
+        told.update(_news(training))
         view.update(metrics)
-        asked = stop() if stop is not None else None
         if all(training.frozen):
             reason = "frozen"
-        elif asked:
+        elif stop is not None and (asked := stop()):
             reason = asked
         elif until is not None and reached(metrics, training.frozen, until):
             reason = "until"
         elif minutes is not None and now - begin > 60 * minutes:
             reason = "minutes"
-        if reason != "finished":
-            break
-        if directory is not None and now - saved_at > CHECKPOINT_SECONDS:
-            _save(training, directory, metrics["wall_seconds"], view)
+        elif metrics_file is not None and now - saved_at > CHECKPOINT_SECONDS:
+            _save(training, metrics_file, metrics["wall_seconds"], view)
             saved_at = time.perf_counter()
     seconds = time.perf_counter() - begin
-    if directory is not None and reason != "frozen":
-        _save(training, directory, wall_before + seconds, view)
-    last = training.episode_means()[0]
+    if metrics_file is not None and reason != "frozen":
+        _save(training, metrics_file, wall_before + seconds, view)
     result = Result(
         str(training.shards[0].env.name), components.name_of(training.algorithm),
         components.name_of(training.estimator), training.num_runs, training.steps, wall_before + seconds,
         begin - started, (training.steps - first_steps) * training.num_runs / max(seconds, 1e-9),
-        [None if np.isnan(value) else float(value) for value in last],
-        None if directory is None else str(directory), reason, training.failures, training.policies(),
+        [None if np.isnan(value) else float(value) for value in training.episode_means()["episode_return"]],
+        None if directory is None else str(directory), reason, training.failures,
+        policies=training.policies(), trained_on=training.environment, parameters=training.parameters,
     )  # fmt: skip
     if directory is not None:
         try:
@@ -178,221 +182,177 @@ def _loop(training, directory, wall_before, until, minutes, view, stop, started)
             view.message(str(error))
     view.finish(result)
     if reason == "frozen":
-        raise TrainingError(_all_frozen(training, directory))
+        raise TrainingError(_nothing_left(training, directory))
     return result
 
 
-def _all_frozen(training: Training, directory: Path | None) -> str:
+def _news(training: Training) -> list[str]:
+    """What a user must hear once."""
+    seeds, failures = training.seeds, training.failures
+    return [*training.warnings, *(f"run {run} (seed {seeds[run]}) is frozen: {failures[run]}" for run in failures)]
+
+
+def _nothing_left(training: Training, directory: Path | None) -> str:
     run, why = next(iter(training.failures.items()))
-    saved = None if directory is None else checkpoint.load_newest(directory / "checkpoints")
+    try:
+        saved = None if directory is None else run_directory.newest(directory)
+    except RunError:
+        saved = None
     good = f"the last good checkpoint is {saved.path}" if saved else "no checkpoint had been written"
     return f"no run is left: run {run} was frozen because {why}; {good}"
 
 
-def _save(training: Training, directory: Path, wall_seconds: float, view: View) -> None:
+def _save(training: Training, metrics_file: MetricsFile, wall_seconds: float, view: View) -> None:
     tensors, document = training.state_dict()
-    document |= {"wall_seconds": wall_seconds, "versions": versions(training)}
+    document |= {"wall_seconds": wall_seconds, "versions": run_directory.versions(training)}
     try:
-        checkpoint.save(directory / "checkpoints", training.steps, tensors, document)
+        metrics_file.flush()
+        checkpoint.save(metrics_file.path.parent / "checkpoints", training.steps, tensors, document)
     except checkpoint.CheckpointError as error:
         view.message(f"{error}; training goes on, the last good checkpoint stays")
 
 
-# -------------------------------------------------------------------------------------------------------- configuration
+# ------------------------------------------------------------------------------------------------------ starting a loop
 
 
-def versions(training: Training) -> dict[str, Any]:
-    """What bit-identical continuation depends on."""
-    import numba
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-        "num_threads": training.num_threads,
-    }
-
-
-def _create(directory: Path, training: Training) -> None:
-    """Make the run directory and write config.json."""
-    if (directory / "config.json").exists():
-        raise RunError(f"{directory} already holds a run; continue it with --resume {directory}, or choose another --out")
-    try:
-        (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{directory}: cannot be made: {error.strerror}") from error
-    env = training.shards[0].env
-    checkpoint.write_json(
-        directory / "config.json",
-        {
-            "format": FORMAT,
-            "environment": env.name if isinstance(training.environment, ModuleType) else str(training.environment),
-            "environment_digest": env.digest,
-            "parameters": training.parameters,
-            "algorithm": _describe(training.algorithms),
-            "estimator": _describe(training.estimators),
-            "policy": _describe([training.policy]),
-            "seeds": list(training.seeds),
-            "total_steps": training.total_steps,
-            "versions": versions(training),
-        },
-    )
-
-
-def _describe(configurations: list[Any]) -> dict[str, Any]:
-    """{"name", "fields"}: one dict of fields, or one per run where they differ."""
-    described = [dataclasses.asdict(c) if dataclasses.is_dataclass(c) else {} for c in configurations]
-    same = all(fields == described[0] for fields in described)
-    return {"name": components.name_of(configurations[0]), "fields": described[0] if same else described}
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """config.json of a run directory. Raises RunError with the reason."""
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{directory} holds no run: there is no config.json") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else None
-        raise RunError(f"{path} has format {found!r}; this version of ridgeline reads {FORMAT}")
-    return config
-
-
-def _configured(kind: str, config: dict[str, Any], given: Any) -> Any:
-    """The configuration (or one per run) of a component as the run directory has it."""
-    name, fields = config[kind]["name"], config[kind]["fields"]
-    if not components.is_built_in(kind, name):
-        if isinstance(given, str) and components.is_built_in(kind, given):
-            raise RunError(f"this run's {kind} is the user's own ({name}); name its file again with --{kind} FILE.py")
-        cls = components.find(kind, given) if isinstance(given, str) else type(given)
-        if not dataclasses.is_dataclass(cls):
-            return given
-    else:
-        cls = components.find(kind, name)
-    try:
-        made = [_build(cls, one) for one in (fields if isinstance(fields, list) else [fields])]
-    except (TypeError, ValueError) as error:
-        raise RunError(f"the run's {kind} {name} cannot be made by this version of ridgeline: {error}") from error
-    return made if isinstance(fields, list) else made[0]
-
-
-def _build(cls: type, fields: dict[str, Any]) -> Any:
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
-
-
-def _environment(config: dict[str, Any], given: str | Path | ModuleType | None) -> str | Path | ModuleType:
-    """The environment of a run directory; one that would import the user's code must be named again."""
-    name = config["environment"]
-    own = ":" in name or name.endswith(".py") or "/" in name
-    if own and given is None:
-        raise RunError(f"this run's environment is the user's own ({name}); name it again")
-    return given if given is not None else name
-
-
-def _newest(directory: Path, view: View) -> checkpoint.Checkpoint:
-    saved = checkpoint.load_newest(directory / "checkpoints")
+def _initialise(training: Training, directory: Path, view: View) -> None:
+    """Give every run the weights that `directory` saved last."""
+    saved = run_directory.newest(directory)
     if saved is None:
-        raise RunError(f"{directory} has no checkpoint that can be read")
-    for path, reason in saved.skipped:
-        view.message(f"skipped {path}: {reason}")
-    return saved
+        raise RunError(f"{directory} has no checkpoint to start from")
+    for text in run_directory.skipped(saved):
+        view.message(text)
+    try:
+        training.load_policies(saved.tensors)
+    except ValueError as error:
+        raise RunError(f"{saved.path} does not fit: {error}; use the policy and the environment of that run") from error
 
 
-def _resume(directory, environment, algorithm, estimator, policy, total_steps, num_threads, view):
-    config = read_config(directory)
+def _resume(directory, environment, named, total_steps, num_threads, view) -> tuple[Training, float]:
+    """A run directory's training where its newest checkpoint left it, and the seconds spent so far."""
+    config = run_directory.read_config(directory)
+    made = {kind: run_directory.component(kind, config, given) for kind, given in named.items()}
+    source = run_directory.environment(config, environment)
+    total = _total_steps(directory, config, made["algorithm"], total_steps)
+    saved = run_directory.newest(directory)
+    before = config["versions"] if saved is None else saved.document.get("versions", {})
     training = Training(
-        _environment(config, environment),
-        _configured("algorithm", config, algorithm),
-        _configured("estimator", config, estimator),
-        _configured("policy", config, policy),
-        total_steps=config["total_steps"],
-        seed=config["seeds"],
-        parameters=config["parameters"],
-        num_threads=num_threads or config["versions"]["num_threads"],
-    )
+        source, **made, total_steps=total, seed=config["seeds"], parameters=config["parameters"],
+        num_threads=num_threads or before.get("num_threads"),
+    )  # fmt: skip
+    try:
+        _continue(training, directory, config, saved, before, view)
+        if total != config["total_steps"]:
+            if total < training.steps:
+                raise RunError(f"total_steps = {total:,} and the run has done {training.steps:,}; ask for more")
+            run_directory.write_config(directory, config | {"total_steps": total})
+    except BaseException:
+        training.close()
+        raise
+    if training.finished:
+        view.message(f"{directory} has already done its {training.total_steps:,} steps")
+    return training, 0.0 if saved is None else saved.document["wall_seconds"]
+
+
+def _total_steps(directory: Path, config: dict[str, Any], algorithm: Any, asked: int | None) -> int:
+    """The steps of a resumed run; RunError where other steps would change a schedule that has begun."""
+    if asked is None or asked == config["total_steps"]:
+        return config["total_steps"]
+    for one in algorithm if isinstance(algorithm, list) else [algorithm]:
+        for name, value in vars(one).items():
+            if name.startswith("anneal_") and value:
+                raise RunError(
+                    f"total_steps = {asked:,} would change the schedule of {name}, which falls over the run's "
+                    f"{config['total_steps']:,} steps; leave it away, or start anew from the weights with "
+                    f"--init {directory}"
+                )
+    return asked
+
+
+def _continue(training, directory, config, saved, before, view) -> None:
+    """Load the checkpoint, and say where the continuation is not the same to the last bit."""
     env = training.shards[0].env
     if env.digest != config["environment_digest"]:
         raise RunError(
             f"{config['environment']} has changed since this run was started; restore its source, or start anew from "
             f"the weights with --init {directory}"
         )
-    if checkpoint.load_newest(directory / "checkpoints") is None:
+    if saved is None:
         view.message(f"{directory} has no checkpoint yet; it starts from the beginning")
-        return training, directory, {"wall_seconds": 0.0}
-    saved = _newest(directory, view)
-    training.load_state_dict(saved.tensors, saved.document)
-    before, now = saved.document["versions"], versions(training)
-    for name in before:
-        if before[name] != now.get(name):
-            view.message(f"continues, not bit-identical: {name} was {before[name]} and is {now.get(name)}")
+        return
+    for text in run_directory.skipped(saved):
+        view.message(text)
+    try:
+        training.load_state_dict(saved.tensors, saved.document)
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunError(f"{saved.path} is no checkpoint of this run: {error}") from error
+    now = run_directory.versions(training)
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            view.message(f"continues, not bit-identical: {name} was {before.get(name)} and is {now.get(name)}")
     if not env.resumes_exactly:
         view.message(f"continues, not bit-identical: {env.name} is an outside environment and starts new episodes")
-    return training, directory, saved.document
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
 
 
 @dataclasses.dataclass
-class Run:
+class Run(Trained):
     """A run directory opened for evaluation."""
 
     directory: Path
     config: dict[str, Any]
-    steps: int
-    policies: list[torch.nn.Module] = dataclasses.field(repr=False)
+    steps: int  # of each run, at the checkpoint
+    notes: list[str]  # what to tell: skipped checkpoints, frozen runs, a changed environment
     skipped: list[tuple[Path, str]]
-    environment: str | Path | ModuleType
-
-    def make_env(self, num_envs: int, seed: int | Sequence[int] = 0, render: bool = False) -> VectorEnv:
-        """The run's environment for evaluation: its random streams are never those of training."""
-        return make(self.environment, num_envs, seed, EVALUATION, self.config["parameters"], render=render)
 
 
-def load(
-    directory: str | Path,
-    environment: str | Path | ModuleType | None = None,
-    estimator: Any = None,
-    policy: Any = None,
-) -> Run:
-    """The newest policies of a run directory. An environment or policy of the user's own must be given again."""
+def load(directory: str | Path, environment: str | Path | ModuleType | None = None, policy: Any = None) -> Run:
+    """The newest policies of a run directory. An environment or policy of the user's own must be named again.
+
+    Raises: RunError, InvalidEnvironment, UnknownComponent.
+    """
     directory = Path(directory)
-    config = read_config(directory)
-    skipped: list[tuple[Path, str]] = []
-    collector = View()
-    collector.message = lambda text: None  # type: ignore[method-assign]
-    saved = _newest(directory, collector)
-    skipped = list(saved.skipped)
+    config = run_directory.read_config(directory)
+    source = run_directory.environment(config, environment)
+    made = run_directory.component("policy", config, policy)
+    saved = run_directory.newest(directory)
+    if saved is None:
+        raise RunError(f"{directory} has no checkpoint yet")
+    notes = run_directory.skipped(saved)
+    notes += [f"run {run} was frozen: {why}" for run, why in saved.document.get("failures", {}).items()]
+    stand_in = _StandIn(config["num_values"])
     training = Training(
-        _environment(config, environment),
-        _Shape(),
-        _configured("estimator", config, estimator or "gae"),
-        _configured("policy", config, policy or "mlp"),
-        total_steps=1,
-        seed=config["seeds"],
-        parameters=config["parameters"],
+        source, stand_in, stand_in, made, total_steps=1, seed=config["seeds"], parameters=config["parameters"],
         num_threads=1,
-    )
+    )  # fmt: skip
     try:
         training.load_policies(saved.tensors)
+        if training.shards[0].env.digest != config["environment_digest"]:
+            notes.append(f"{config['environment']} is not what this run was trained on: its source differs")
         policies = training.policies()
+    except ValueError as error:
+        raise RunError(f"{saved.path} does not fit its config.json: {error}") from error
     finally:
         training.close()
-    return Run(directory, config, saved.step, policies, skipped, _environment(config, environment))
+    return Run(
+        directory, config, saved.step, notes, saved.skipped,
+        policies=policies, trained_on=source, parameters=config["parameters"],
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shape:
-    """Stands for the algorithm where only policies are made."""
+class _StandIn:
+    """Stands for the algorithm and the estimator where policies are only loaded."""
 
+    num_values: int
     num_envs: int = 1
     rollout_length: int = 1
     learning_rate: float = 0.0
 
     def iterate(self, env, population, estimator):
+        raise TypeError("a loaded run is not trained; resume it")
+
+    def __call__(self, rollout, memory):
         raise TypeError("a loaded run is not trained; resume it")

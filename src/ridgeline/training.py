@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ from ridgeline.vector import VectorEnv, as_seeds
 
 EPISODES = 100  # an episode_return is the mean of a run's last so many episodes
 BROKEN_RATIO = 1e-2
+POLICY_TENSORS = ("flat", "buffer.", "observation_moments.", "target_moments.")  # of a population's state
 
 
 def keep_memory() -> None:
@@ -63,7 +65,7 @@ class Training:
         total_steps: environment steps of each run; rounded up to whole iterations.
         seed: of the first run; run r has seed + r. Or one seed per run.
         parameters: changes of the environment's parameters.
-        num_threads: cores to use; default all.
+        num_threads: cores to use; default all. One run uses them through PyTorch, but never more than PyTorch would.
         vmap: see Population; default: populations of more than one run are mapped.
     """
 
@@ -100,16 +102,16 @@ class Training:
         self.total_steps, self.iteration, self.steps = total_steps, 0, 0
         self.steps_per_iteration = self.algorithm.num_envs * self.algorithm.rollout_length
         self.num_iterations = -(-total_steps // self.steps_per_iteration)
-        self.num_threads = num_threads or os.cpu_count() or 1
-        self.episode_returns = torch.full((count, EPISODES), float("nan"), dtype=torch.float64)
-        self.episode_lengths = torch.full((count, EPISODES), float("nan"), dtype=torch.float64)
-        self.num_episodes = torch.zeros(count, dtype=torch.int64)
+        self.num_threads = num_threads or available_cores()
+        self.torch_threads = min(torch.get_num_threads(), self.num_threads) if self._num_shards() == 1 else 1
         self.warnings: list[str] = []
         self._pool = None
         self.shards = [self._make_shard(runs, vmap) for runs in np.array_split(np.arange(count), self._num_shards())]
         if len(self.shards) > 1:
             self._pool = ThreadPoolExecutor(len(self.shards), "ridgeline", lambda: torch.set_num_threads(1))
-        self.statistics = self.shards[0].env.statistics
+        self.columns = ("return", "length", *self.shards[0].env.statistics)
+        self.episodes = np.full((count, EPISODES, len(self.columns)), np.nan)  # each run's last ones, a ring
+        self.num_episodes = np.zeros(count, np.int64)
 
     @property
     def num_runs(self) -> int:
@@ -163,15 +165,16 @@ class Training:
     def iterate(self) -> dict[str, Any]:
         """One iteration of all runs; returns its metrics: numbers, and arrays (R,) of what differs between runs."""
         if self._pool is None:
-            results = [self._iterate_shard(self.shards[0])]
+            with with_torch_threads(self.torch_threads):
+                results = [self._iterate_shard(self.shards[0])]
         else:
             results = list(self._pool.map(self._iterate_shard, self.shards))
         self.iteration += 1
         self.steps += self.steps_per_iteration
         metrics: dict[str, Any] = {"iteration": self.iteration, "steps": self.steps}
         self._take_episodes()
-        metrics["episode_return"], metrics["episode_length"] = self.episode_means()
-        metrics["num_episodes"] = self.num_episodes.numpy().copy()
+        metrics |= self.episode_means()
+        metrics["num_episodes"] = self.num_episodes.copy()
         for name in results[0]:
             metrics[name] = torch.cat([result[name] for result in results]).double().numpy()
         self._check(metrics["first_log_ratio"] if "first_log_ratio" in metrics else None)
@@ -187,41 +190,52 @@ class Training:
         return metrics
 
     def _take_episodes(self) -> None:
+        """Keep the newest episodes of every run that is not frozen, in the order in which they ended."""
         start = 0
         for shard in self.shards:
             rollout = shard.env._rollout  # type: ignore[attr-defined]
-            for run, (value, length) in zip(
-                rollout.episode_row // shard.env.num_envs + start, rollout.episode[:, :2], strict=True
-            ):
-                place = int(self.num_episodes[run]) % EPISODES
-                self.episode_returns[run, place], self.episode_lengths[run, place] = value, length
-                self.num_episodes[run] += 1
+            run_of = rollout.episode_row // shard.env.num_envs
+            for run in torch.nonzero(~shard.population.frozen).ravel().tolist():
+                own = rollout.episode[run_of == run]
+                places = (self.num_episodes[start + run] + np.arange(len(own))) % EPISODES
+                self.episodes[start + run, places[-EPISODES:]] = own[-EPISODES:]
+                self.num_episodes[start + run] += len(own)
             start += shard.population.num_runs
 
-    def episode_means(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean return and length of each run's last 100 episodes, (R,) each; NaN before the first has ended."""
-        ended = ~torch.isnan(self.episode_lengths)
-        count = ended.sum(1).double()
-        returns, lengths = (
-            (torch.where(ended, history, 0.0).sum(1) / count).numpy()
-            for history in (self.episode_returns, self.episode_lengths)
-        )
-        return returns, lengths
+    def episode_means(self) -> dict[str, np.ndarray]:
+        """`episode_return`, `episode_length` and the environment's own statistics, each the mean of a run's last 100
+        episodes, (R,); NaN before the first has ended."""
+        count = np.minimum(self.num_episodes, EPISODES)[:, None]
+        ended = np.arange(EPISODES) < count
+        total = np.where(ended[..., None], self.episodes, 0.0).sum(1)
+        means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return {f"episode_{name}": means[:, column] for column, name in enumerate(self.columns)}
 
     def _check(self, first_log_ratio: np.ndarray | None) -> None:
-        """The policy that learns must be the policy that acted."""
+        """The policy that learns must be the policy that acted; a run where it is not is frozen."""
         if first_log_ratio is None:
             return
-        worst = float(np.nanmax(np.where(self.frozen, 0.0, first_log_ratio)))
+        alive = ~np.array(self.frozen)
+        ratio = np.where(alive, np.nan_to_num(first_log_ratio, nan=0.0), 0.0)
+        worst = float(ratio.max())
         text = (
             f"max |log ratio| of the first minibatch is {worst:.1e} (must be below {RATIO_TOLERANCE:.0e}): the policy "
             "that learns is not the one that acted; look for dropout, a normaliser updated in between, or randomness "
             "inside forward"
         )
-        if worst > BROKEN_RATIO:
+        broken = ratio > BROKEN_RATIO
+        if broken.any() and (broken == alive).all():
             raise TrainingError(text)
+        for run in np.flatnonzero(broken):
+            self._freeze(int(run), f"max |log ratio| of the first minibatch is {ratio[run]:.1e}: numbers too large")
         if worst > RATIO_TOLERANCE and not self.warnings:
             self.warnings.append(text)
+
+    def _freeze(self, run: int, reason: str) -> None:
+        for shard in self.shards:
+            if run < shard.population.num_runs:
+                return shard.population.freeze(run, reason)
+            run -= shard.population.num_runs
 
     def policies(self) -> list[torch.nn.Module]:
         """An independent copy of each run's policy."""
@@ -239,8 +253,7 @@ class Training:
     def state_dict(self) -> tuple[dict[str, torch.Tensor | np.ndarray], dict[str, Any]]:
         """(tensors, document): all that is needed to go on exactly, whatever the number of threads."""
         tensors: dict[str, Any] = {
-            "training.episode_returns": self.episode_returns,
-            "training.episode_lengths": self.episode_lengths,
+            "training.episodes": self.episodes,
             "training.num_episodes": self.num_episodes,
         }
         populations = [shard.population.state_dict() for shard in self.shards]
@@ -252,9 +265,8 @@ class Training:
     def load_state_dict(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]) -> None:
         """Continue from a `state_dict`. Raises ValueError where it is of another shape."""
         self.iteration, self.steps = int(document["iteration"]), int(document["steps"])
-        self.episode_returns = tensors["training.episode_returns"].clone()
-        self.episode_lengths = tensors["training.episode_lengths"].clone()
-        self.num_episodes = tensors["training.num_episodes"].clone()
+        self.episodes = tensors["training.episodes"].numpy().copy()
+        self.num_episodes = tensors["training.num_episodes"].numpy().copy()
         start = 0
         for shard in self.shards:
             stop = start + shard.population.num_runs
@@ -270,27 +282,55 @@ class Training:
             start = stop
 
     def load_policies(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Start from the weights and normalisers of a checkpoint, with everything else new."""
-        names = ("flat", "buffer.", "observation_moments.", "target_moments.")
+        """Start from the weights and normalisers of a checkpoint, with everything else new: run r from the saved run r,
+        beginning again with the first where fewer were saved. Raises ValueError where the policies differ."""
+        saved = {
+            name[11:]: tensor
+            for name, tensor in tensors.items()
+            if name.startswith(tuple(f"population.{part}" for part in POLICY_TENSORS))
+        }
         start = 0
         for shard in self.shards:
             stop = start + shard.population.num_runs
             state = shard.population.state_dict()
-            saved = len(tensors["population.flat"])
-            pick = [run % saved for run in range(start, stop)]
-            state |= {n: tensors[f"population.{n}"][pick] for n in state if n.startswith(names)}
-            shard.population.load_state_dict(state)
+            own = {name for name in state if name.startswith(POLICY_TENSORS)}
+            if own != set(saved):
+                raise ValueError(f"the saved policy differs from this one in {', '.join(sorted(own ^ set(saved)))}")
+            pick = np.arange(start, stop) % len(saved["flat"])
+            shard.population.load_state_dict(state | {name: saved[name][pick] for name in own})
             start = stop
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def with_torch_threads(count: int):
+    """PyTorch with `count` threads inside, and as before behind."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _configurations(kind: str, item: Any, num_runs: int | None) -> list[Any]:
     """One configuration per run, or one for all, from a name, a path, an object or a list of objects."""
     items = list(item) if isinstance(item, list | tuple) else [item]
-    items = [components.find(kind, one)() if isinstance(one, str) else one for one in items]
+    items = [components.find(kind, str(one))() if isinstance(one, str | Path) else one for one in items]
     method = components.METHODS[kind]
     for one in items:
-        if not hasattr(one, method):
-            raise ValueError(f"{one!r} is no {kind}: it has no method {method}")
+        if isinstance(one, type) or not hasattr(one, method):
+            what = f"the class {one.__name__}; give an object of it" if isinstance(one, type) else repr(one)
+            raise ValueError(f"the {kind} is {what}: it needs a method {method}")
+        if type(one) is not type(items[0]):
+            raise ValueError(f"the runs of one training share their {kind}; these are of {len(items)} kinds")
     if num_runs is not None and len(items) not in (1, num_runs):
         raise ValueError(f"{len(items)} {kind} configurations for {num_runs} runs; give one, or one per run")
     return items
@@ -304,7 +344,8 @@ def _stack_estimators(estimators: list[Any], num_envs: int) -> Any:
         return estimators[0]
     stacked = copy.copy(estimators[0])
     for name, values in differing.items():
-        column = torch.tensor(values, dtype=torch.float32).repeat_interleave(num_envs)
+        # in float64, as a run of its own holds it: a product of two coefficients is then the same bits
+        column = torch.tensor(values, dtype=torch.float64).repeat_interleave(num_envs)
         object.__setattr__(stacked, name, column)  # frozen, and validated one by one already
     return stacked
 

@@ -58,7 +58,7 @@ class VectorEnv:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Everything needed to go on exactly, episodes in flight included."""
+        """Everything needed to go on exactly, episodes in flight included: arrays whose rows are dealt out by run."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
@@ -155,7 +155,8 @@ class CompiledEnv(VectorEnv):
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"state": np.frombuffer(self.state.tobytes(), np.uint8)}
+        # the observation too: `observe` may draw random numbers
+        return {"state": np.frombuffer(self.state.tobytes(), np.uint8), "observation": self.observation.copy()}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         if state["state"].nbytes != self.state.nbytes:
@@ -165,7 +166,7 @@ class CompiledEnv(VectorEnv):
             )
         self.state[:] = np.frombuffer(state["state"].tobytes(), self.state.dtype)
         self.observation = self._own_observation
-        self._call(self.definition.observe_rows, self.state, self.parameters, self.observation, 0, self.num_rows)
+        self.observation[:] = state["observation"]
 
     def draw(self, row: int, canvas: Any) -> bool:
         if not hasattr(self.definition.module, "draw"):

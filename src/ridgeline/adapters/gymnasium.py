@@ -191,7 +191,7 @@ class GymnasiumEnv(VectorEnv):
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        return {"generation": np.array([self._generation], np.int64)}
+        return {"generation": np.full(len(self.seeds), self._generation, np.int64)}
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         self._generation = int(state["generation"][0]) + 1
