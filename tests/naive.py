@@ -1,0 +1,51 @@
+"""Slow twins of the estimators: what the definitions say, as double loops over plain floats, one column at a time."""
+
+
+def n_step_return(reward, next_value, terminated, truncated, gamma, num_steps):
+    """Up to num_steps rewards, then the value of the state that followed the last one; nothing behind a termination."""
+    result = []
+    for t in range(len(reward)):
+        total, weight = 0.0, 1.0
+        for here in range(t, t + num_steps):
+            total += weight * reward[here]
+            weight *= gamma
+            if terminated[here]:
+                break
+            if truncated[here] or here in (len(reward) - 1, t + num_steps - 1):
+                total += weight * next_value[here]
+                break
+        result.append(total)
+    return result
+
+
+def reward_to_go(reward, next_value, terminated, truncated, gamma):
+    """All rewards up to the end of the episode, or to where its rest must be predicted."""
+    return n_step_return(reward, next_value, terminated, truncated, gamma, len(reward))
+
+
+def generalized_advantage(reward, value, next_value, terminated, truncated, gamma, gae_lambda):
+    """The sum of (gamma gae_lambda)^k times the TD error of row t + k, up to the end of the episode."""
+    result = []
+    for t in range(len(reward)):
+        total = 0.0
+        for here in range(t, len(reward)):
+            following = 0.0 if terminated[here] else gamma * next_value[here]
+            total += (gamma * gae_lambda) ** (here - t) * (reward[here] + following - value[here])
+            if terminated[here] or truncated[here]:
+                break
+        result.append(total)
+    return result
+
+
+def lambda_return(reward, next_value, terminated, truncated, gamma, gae_lambda):
+    """The forward view: (1 - lambda) lambda^(n - 1) of each n-step return, the rest on the longest one."""
+    steps = len(reward)
+    by_length = [n_step_return(reward, next_value, terminated, truncated, gamma, n) for n in range(1, steps + 1)]
+    result = []
+    for t in range(steps):
+        longest = 1
+        while t + longest < steps and not (terminated[t + longest - 1] or truncated[t + longest - 1]):
+            longest += 1
+        total = sum((1 - gae_lambda) * gae_lambda ** (n - 1) * by_length[n - 1][t] for n in range(1, longest))
+        result.append(total + gae_lambda ** (longest - 1) * by_length[longest - 1][t])
+    return result
