@@ -22,8 +22,6 @@ from torch import nn
 from ridgeline.distributions import Distribution, make_distribution, num_outputs
 from ridgeline.layers import chain
 
-OBSERVATION_CLIP = 10.0
-
 
 class MLPPolicy(nn.Module):
     """Dense trunks, a head per distribution parameter, a value head of K outputs. Built by `MLP.build`."""
@@ -54,6 +52,7 @@ class MLPPolicy(nn.Module):
             self.register_buffer("observation_scale", torch.ones(size))
         self.register_buffer("value_mean", torch.zeros(num_values))
         self.register_buffer("value_scale", torch.ones(num_values))
+        self.observation_clip = config.observation_clip
         self.normalize_observation, self.normalize_value = config.normalize_observation, config.normalize_value
 
     def forward(self, observation: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
@@ -62,7 +61,7 @@ class MLPPolicy(nn.Module):
         x = x.to(self.action_head.weight.dtype)
         if self.normalize_observation:
             mean, scale = _rows(self.observation_mean, x), _rows(self.observation_scale, x)
-            x = ((x - mean) * scale).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+            x = ((x - mean) * scale).clamp(-self.observation_clip, self.observation_clip)
         action_head = (self.action_head.weight, self.action_head.bias, "linear")
         value_head = (self.value_head.weight, self.value_head.bias, "linear")
         if self.critic is None:
@@ -109,6 +108,8 @@ class MLP:
     """One trunk for actions and value, or one each."""
     normalize_observation: bool = True
     """Standardise observations with running statistics, saved inside the policy."""
+    observation_clip: float = 3.0
+    """Standardised observations are clipped to plus or minus this; a rare event is then no huge input."""
     normalize_value: bool = True
     """Predict values in units of the running standard deviation of their targets (PopArt)."""
     log_std: float = 0.0

@@ -1,0 +1,126 @@
+"""Every figure of benchmarks/results.md: `python benchmarks/run.py [NAME ...]`, names below; none means all.
+
+Run it on an idle machine. Figures are the best or the median of several tries, as each line says; where two things are
+compared they are measured in turn in one process.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import ridgeline
+from ridgeline import bench
+from ridgeline.algorithms.ppo import PPO
+from ridgeline.policies import MLP
+
+CARTPOLE_FAST = [
+    "--num-envs", "16", "--rollout-length", "64", "--num-epochs", "8", "--num-minibatches", "4",
+    "--learning-rate", "5e-3", "--gamma", "0.98", "--gae-lambda", "0.9",
+]  # fmt: skip
+
+
+def environments() -> None:
+    """Steps per second on one core, 4096 instances, random actions, observation writing and autoreset included."""
+    for name, parameters in (
+        ("cartpole", {}),
+        ("breakout", {"frames_per_action": 1}),
+        ("breakout", {"frames_per_action": 4}),
+        ("pong", {"frames_per_action": 1}),
+    ):
+        result = bench.environment(name, 4096, 3.0, parameters)
+        print(f"  {name} {parameters or ''}: {result['steps_per_second'] / 1e6:.1f} M steps/s")
+
+
+def breakout() -> None:
+    """Training steps per second, breakout, 4 frames, one hidden layer of 128, one epoch, and the arithmetic limit."""
+    for num_runs, num_envs in ((1, 1024), (2, 512), (4, 256)):
+        result = bench.train(
+            "breakout",
+            20.0,
+            algorithm=PPO(num_envs=num_envs, rollout_length=64, num_epochs=1, num_minibatches=8),
+            policy=MLP((128,), "relu", shared_trunk=True),
+            num_runs=num_runs,
+        )
+        _training(f"{num_runs} runs of {num_envs} instances", result)
+
+
+def cartpole() -> None:
+    """Training steps per second, PPO on cartpole, two separate 2x64 tanh networks, 4 epochs of 4 minibatches."""
+    for num_runs in (1, 16, 64):
+        result = bench.train("cartpole", 20.0, algorithm=PPO(num_envs=16, rollout_length=128), num_runs=num_runs)
+        _training(f"{num_runs} runs of 16 instances", result)
+
+
+def _training(what: str, result: dict) -> None:
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result["shares"].items())
+    print(
+        f"  {what}: {result['steps_per_second'] / 1e6:.3f} M steps/s, "
+        f"{result['fraction']:.0%} of the limit {result['arithmetic_limit'] / 1e6:.2f} M ({shares})"
+    )
+
+
+def solve() -> None:
+    """CartPole to a mean return of 475 over 100 episodes, one run, from process start, 10 seeds."""
+    seconds, steps = [], []
+    for seed in range(10):
+        start = time.perf_counter()
+        result = _ridgeline("train", "cartpole", "--steps", "1000000", "--until", "475", "--seed", str(seed),
+                            "--no-anneal-learning-rate", *CARTPOLE_FAST)  # fmt: skip
+        seconds.append(time.perf_counter() - start)
+        steps.append(result["total_steps"])
+        print(f"  seed {seed}: {seconds[-1]:.2f} s, {steps[-1]} steps, {result['stopped']}", flush=True)
+    print(f"  median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s, median {statistics.median(steps)} steps")
+
+
+def population() -> None:
+    """64 CartPole runs side by side against the same 64 one after another, in one process."""
+    settings = {"algorithm": PPO(num_envs=8, rollout_length=32), "total_steps": 10_240}
+    ridgeline.train("cartpole", **settings, num_runs=64)
+    start = time.perf_counter()
+    ridgeline.train("cartpole", **settings, num_runs=64)
+    together = time.perf_counter() - start
+    start = time.perf_counter()
+    for seed in range(64):
+        ridgeline.train("cartpole", **settings, seed=seed)
+    alone = time.perf_counter() - start
+    print(f"  together {together:.1f} s, one after another {alone:.1f} s: {alone / together:.1f} times as many per minute")
+
+
+def startup() -> None:
+    """Seconds of `ridgeline train cartpole --steps 1`, warm cache: median of 5."""
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        _ridgeline("train", "cartpole", "--steps", "1")
+        times.append(time.perf_counter() - start)
+    print(f"  median {statistics.median(times[1:]):.2f} s, worst {max(times[1:]):.2f} s")
+
+
+def _ridgeline(*arguments: str) -> dict:
+    out = subprocess.run(
+        [sys.executable, "-m", "ridgeline", *arguments, "--no-out", "--json"], capture_output=True, text=True, check=True
+    )
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+BENCHMARKS = {f.__name__: f for f in (environments, breakout, cartpole, solve, population, startup)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
+    print(bench.machine())
+    for name in names:
+        print(f"{name}: {BENCHMARKS[name].__doc__}", flush=True)
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()
