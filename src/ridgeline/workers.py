@@ -2,13 +2,14 @@
 
 A worker is this file, run as a script: it imports nothing of Ridgeline, and no user's `__main__` is imported again, so
 a script or a notebook needs no guard. Requests and replies are pickles in the worker's standard input and output (what
-the object prints goes to standard error). A worker ends when its input ends, so also when its parent is killed; it
-takes no part in Ctrl+C, which its parent decides about.
+the object prints goes to standard error). A worker ends when its input ends, so also when its parent is killed. It does
+not end by Ctrl+C or SIGTERM, which reach it too when a whole job is stopped: its parent decides what is finished first.
 """
 
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -125,6 +126,9 @@ def main() -> None:
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not SIG_IGN: programs that an environment starts would inherit it.
+        signal.signal(number, lambda *_: None)
     target: Any = None
     try:
         sys.path[:] = pickle.load(reader)

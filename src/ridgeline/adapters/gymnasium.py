@@ -9,7 +9,8 @@ Observations are vectors, given as float32. Actions are Discrete, MultiDiscrete,
 or Box (as a vector of float32, cast to the environment's type); the spaces shown start at 0 and are flat.
 
 Differs: Gymnasium's AsyncVectorEnv has one process per row, and a population has R x N rows. With 32 rows of
-HumanoidStandup-v5 on two cores it is 1.1 to 1.2 times as fast as SyncVectorEnv, one process per core 1.7 times.
+HumanoidStandup-v5 on two cores it is 1.1 to 1.2 times as fast as SyncVectorEnv, one process per core 1.7 times
+(benchmarks/gymnasium_processes.py).
 """
 
 import hashlib
@@ -103,6 +104,7 @@ class GymnasiumEnv(VectorEnv):
                 warnings.simplefilter("ignore")  # of parameters that cannot be copied
                 limited = probe.spec
             self.max_episode_steps = (limited or spec).max_episode_steps
+            self.frames_per_second = float(probe.metadata.get("render_fps") or self.frames_per_second)
             self._render = self._render and "rgb_array" in (probe.metadata.get("render_modes") or ())
             if self._render:
                 parameters["render_mode"] = "rgb_array"
@@ -226,7 +228,7 @@ class GymnasiumEnv(VectorEnv):
         self.close()
         raise failure
 
-    def _try(self, function: Callable, *arguments, **keywords):
+    def _try(self, function: Callable, /, *arguments, **keywords):
         """The function's result; what an environment raises becomes one line, and everything is closed."""
         try:
             return function(*arguments, **keywords)
@@ -269,9 +271,11 @@ def _actions(space: spaces.Space, name: str) -> tuple[spaces.Space, Callable[[np
         discrete = isinstance(space, spaces.MultiDiscrete)
         counts = space.nvec.ravel() if discrete else np.full(int(np.prod(space.shape)), 2)
         start = space.start if discrete else 0
-        return spaces.MultiDiscrete(counts), lambda action: (
-            (action.reshape(-1, *space.shape) + start).astype(space.dtype)
-        )
+
+        def shifted(action: np.ndarray) -> np.ndarray:
+            return (action.reshape(-1, *space.shape) + start).astype(space.dtype)
+
+        return spaces.MultiDiscrete(counts), shifted
     if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
         raise InvalidEnvironment(
             f"{name}: actions are {_short(space)}; supported are Discrete, MultiDiscrete, MultiBinary and a Box of "
