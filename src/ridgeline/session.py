@@ -36,6 +36,7 @@ class Trained:
     policies: list[torch.nn.Module] = dataclasses.field(repr=False)
     trained_on: str | Path | ModuleType = dataclasses.field(repr=False)
     parameters: dict[str, Any] = dataclasses.field(repr=False, default_factory=dict)
+    notes: list[str] = dataclasses.field(repr=False, default_factory=list)  # what to tell whoever uses them
 
     def make_env(
         self, num_envs: int, seed: int | Sequence[int] = 0, render: bool = False, **parameters: Any
@@ -304,7 +305,6 @@ class Run(Trained):
     directory: Path
     config: dict[str, Any]
     steps: int  # of each run, at the checkpoint
-    notes: list[str]  # what to tell: skipped checkpoints, frozen runs, a changed environment
     skipped: list[tuple[Path, str]]
 
 
@@ -337,8 +337,8 @@ def load(directory: str | Path, environment: str | Path | ModuleType | None = No
     finally:
         training.close()
     return Run(
-        directory, config, saved.step, notes, saved.skipped,
-        policies=policies, trained_on=source, parameters=config["parameters"],
+        directory, config, saved.step, saved.skipped,
+        policies=policies, trained_on=source, parameters=config["parameters"], notes=notes,
     )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ class VectorEnv:
     statistics: tuple[str, ...]
     observation: np.ndarray
     resumes_exactly = True
+    frames_per_second: float = 30.0  # at which the pictures of successive steps look right
 
     @property
     def num_rows(self) -> int:
@@ -101,6 +102,7 @@ class CompiledEnv(VectorEnv):
         self.seeds, self.num_envs = as_seeds(seed), num_envs
         self.observation_space, self.action_space = definition.observation_space, definition.action_space
         self.max_episode_steps, self.statistics = definition.max_episode_steps, definition.statistics
+        self.frames_per_second = getattr(definition.module, "frames_per_second", self.frames_per_second)
         self.parameters = _replace_parameters(definition, parameters or {})
 
         rows = self.num_rows

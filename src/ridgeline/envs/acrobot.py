@@ -116,6 +116,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (420, 420)
+frames_per_second = 15
 
 
 def draw(state, canvas):

@@ -52,6 +52,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (560, 300)
+frames_per_second = 2
 
 
 def draw(state, canvas):

@@ -282,6 +282,7 @@ def break_brick(state, column, row):
 
 BACKGROUND, EDGE = (0, 0, 0), (142, 142, 142)
 ROW_COLOURS = ((66, 72, 200), (72, 160, 72), (162, 162, 42), (180, 122, 48), (198, 108, 58), (200, 72, 72))
+frames_per_second = 60
 
 
 def draw(state, canvas):

@@ -75,6 +75,9 @@ def observe(state, observation, p):
     observation[3] = state.theta_dot
 
 
+frames_per_second = 50
+
+
 def draw(state, canvas):
     canvas.world(-2.6, 2.6, -0.6, 1.7)
     canvas.fill((250, 250, 247))

@@ -70,6 +70,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (480, 320)
+frames_per_second = 30
 
 
 def draw(state, canvas):

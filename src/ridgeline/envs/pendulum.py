@@ -66,6 +66,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (360, 360)
+frames_per_second = 20
 
 
 def draw(state, canvas):

@@ -170,6 +170,7 @@ def meet_paddle(state, paddle, line, x, y):
 
 BACKGROUND, EDGE = (144, 72, 17), (236, 236, 236)
 PLAYER, OPPONENT = (92, 186, 92), (213, 130, 74)
+frames_per_second = 60
 
 
 def draw(state, canvas):

@@ -56,6 +56,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (672, 96)
+frames_per_second = 4
 
 
 def draw(state, canvas):

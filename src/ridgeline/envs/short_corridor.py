@@ -47,6 +47,7 @@ def observe(state, observation, p):
 
 
 canvas_size = (480, 150)
+frames_per_second = 4
 
 
 def draw(state, canvas):
