@@ -11,7 +11,6 @@ import numba
 import numpy as np
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 # Intel MKL, which PyTorch brings on x86: without this a product's last bits depend on where in memory its operands lie,
 # so a run's result would depend on its place in the population. Read at MKL's first product; costs no time (measured).
@@ -91,6 +90,36 @@ def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.bmm(a, b)
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _standardize(x, mean, scale, clip, out):
+    runs, rows, columns = x.shape
+    for run in range(runs):
+        one_mean, one_scale = mean[run], scale[run]
+        for row in range(rows):
+            line, result = x[run, row], out[run, row]
+            for i in range(columns):
+                z = (line[i] - one_mean[i]) * one_scale[i]
+                z = -clip if z < -clip else z  # keeps NaN
+                result[i] = clip if z > clip else z
+
+
+def standardize(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, clip: float) -> torch.Tensor:
+    """clip((x - mean) scale, -clip, clip), without a gradient: x (*rows, D), mean and scale (D,); or with a leading R."""
+    rows = x.shape
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch._C._functorch.maybe_current_level() is not None:
+        if mean.dim() == 2:
+            mean, scale = (tensor.view(len(tensor), *[1] * (x.dim() - 2), -1) for tensor in (mean, scale))
+        return ((x - mean) * scale).clamp(-clip, clip)
+    if mean.dim() == 1:
+        mean, scale = mean.unsqueeze(0), scale.unsqueeze(0)
+    x = x.reshape(len(mean), -1, rows[-1]).contiguous()
+    out = torch.empty_like(x)
+    _standardize(
+        x.numpy(), mean.contiguous().numpy(), scale.contiguous().numpy(), np.float32(clip), out.numpy()
+    )
+    return out.view(rows)
+
+
 class _Chain(Function):
     """Dense layers one after another: x (R, M, I), then weight (R, O, I) and bias (R, O) of each -> (R, M, O)."""
 
@@ -106,8 +135,12 @@ class _Chain(Function):
         return outputs[-1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *gradients):
+        if torch.is_grad_enabled():  # once_differentiable would leave the second derivative out without a word
+            raise RuntimeError(
+                "a float32 chain on the CPU has no second derivative by autograd (create_graph=True); take the inner "
+                "one by torch.func.grad"
+            )
         count = len(ctx.kinds)
         outputs, weights = ctx.saved_tensors[: count + 1], ctx.saved_tensors[count + 1 :]
         gradient = gradients[0].contiguous()
