@@ -72,7 +72,10 @@ def solve() -> None:
         seconds.append(time.perf_counter() - start)
         steps.append(result["total_steps"])
         print(f"  seed {seed}: {seconds[-1]:.2f} s, {steps[-1]} steps, {result['stopped']}", flush=True)
-    print(f"  median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s, median {statistics.median(steps)} steps")
+    print(
+        f"  median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s, "
+        f"median {statistics.median(steps)} steps"
+    )
 
 
 def population() -> None:
@@ -86,7 +89,9 @@ def population() -> None:
     for seed in range(64):
         ridgeline.train("cartpole", **settings, seed=seed)
     alone = time.perf_counter() - start
-    print(f"  together {together:.1f} s, one after another {alone:.1f} s: {alone / together:.1f} times as many per minute")
+    print(
+        f"  together {together:.1f} s, one after another {alone:.1f} s: {alone / together:.1f} times as many per minute"
+    )
 
 
 def startup() -> None:
@@ -101,7 +106,10 @@ def startup() -> None:
 
 def _ridgeline(*arguments: str) -> dict:
     out = subprocess.run(
-        [sys.executable, "-m", "ridgeline", *arguments, "--no-out", "--json"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "ridgeline", *arguments, "--no-out", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(out.stdout.splitlines()[-1])
 

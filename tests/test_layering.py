@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "ridgeline"
 ORDER = """
 cache sources kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies population rollout estimators/* algorithms/* components
-checkpoint metrics training run_directory session evaluation view statistics bench cli __init__ __main__
+checkpoint metrics training run_directory session evaluation meter view statistics bench arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
 IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it
@@ -121,7 +121,7 @@ def test_every_name_in_the_order_is_there_once():
         ("film", "import imageio_ffmpeg", "film imports imageio_ffmpeg at the top"),
         ("film", "class A:\n    import matplotlib.pyplot", "film imports matplotlib at the top"),
         ("envs/__init__", "x = 1", "envs/__init__.py must exist and be empty"),
-        ("train", "from ridgeline.checkpoint import save", None),
+        ("training", "from ridgeline.checkpoint import save", None),
         ("envs/pong", "import numpy as np\nfrom ridgeline.kernel import uniform", None),
         ("vector", "from ridgeline.envs import cartpole", None),
         ("checkpoint", "import torch\nfrom PIL import Image\ndef f():\n    import mujoco", None),

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ridgeline.environments import make
-from ridgeline.policies import MLPPolicy
 from ridgeline.kernel import sample_action
+from ridgeline.policies import MLPPolicy
 from ridgeline.training import Training
 
 
@@ -93,7 +93,9 @@ def machine() -> str:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         processor = models[0] if models else processor
-    return f"{processor}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}, NumPy {np.__version__}"
+    return (
+        f"{processor}, {os.cpu_count()} cores, {platform.system()}, torch {torch.__version__}, NumPy {np.__version__}"
+    )
 
 
 def _products_of_all_shards(training: Training) -> None:
@@ -115,19 +117,24 @@ def _products(training: Training, population) -> None:
     rows = num_envs * algorithm.rollout_length // getattr(algorithm, "num_minibatches", 1)
     updates = getattr(algorithm, "num_epochs", 1) * getattr(algorithm, "num_minibatches", 1)
     layers = _layers(module)
-    act = [(torch.ones(runs, num_envs, i), torch.ones(runs, i, o), torch.empty(runs, num_envs, o)) for i, o, _ in layers]
-    learn = [
+    acting = [
+        (torch.ones(runs, num_envs, i), torch.ones(runs, i, o), torch.empty(runs, num_envs, o)) for i, o, _ in layers
+    ]
+    learning = [
         (
-            torch.ones(runs, rows, i), torch.ones(runs, i, o), torch.empty(runs, rows, o), torch.empty(runs, i, o),
+            torch.ones(runs, rows, i),
+            torch.ones(runs, i, o),
+            torch.empty(runs, rows, o),
+            torch.empty(runs, i, o),
             None if first else torch.empty(runs, rows, i),
-        )  # fmt: skip
+        )
         for i, o, first in layers
     ]
     for _ in range(algorithm.rollout_length):
-        for x, weight, y in act:
+        for x, weight, y in acting:
             torch.bmm(x, weight, out=y)
     for _ in range(updates):
-        for x, weight, y, weight_gradient, input_gradient in learn:
+        for x, weight, y, weight_gradient, input_gradient in learning:
             torch.bmm(x, weight, out=y)
             torch.bmm(x.transpose(1, 2), y, out=weight_gradient)
             if input_gradient is not None:

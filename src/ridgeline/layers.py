@@ -104,7 +104,7 @@ def _standardize(x, mean, scale, clip, out):
 
 
 def standardize(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, clip: float) -> torch.Tensor:
-    """clip((x - mean) scale, -clip, clip), without a gradient: x (*rows, D), mean and scale (D,); or with a leading R."""
+    """clip((x - mean) scale, -clip, clip), without gradient: x (*rows, D), mean and scale (D,); or with a leading R."""
     rows = x.shape
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch._C._functorch.maybe_current_level() is not None:
         if mean.dim() == 2:
@@ -114,9 +114,7 @@ def standardize(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, clip: 
         mean, scale = mean.unsqueeze(0), scale.unsqueeze(0)
     x = x.reshape(len(mean), -1, rows[-1]).contiguous()
     out = torch.empty_like(x)
-    _standardize(
-        x.numpy(), mean.contiguous().numpy(), scale.contiguous().numpy(), np.float32(clip), out.numpy()
-    )
+    _standardize(x.numpy(), mean.contiguous().numpy(), scale.contiguous().numpy(), np.float32(clip), out.numpy())
     return out.view(rows)
 
 

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from torch import nn
 
 from ridgeline.distributions import Distribution, make_distribution, num_outputs
-from ridgeline.layers import chain
+from ridgeline.layers import chain, standardize
 
 
 class MLPPolicy(nn.Module):
@@ -36,12 +36,10 @@ class MLPPolicy(nn.Module):
         super().__init__()
         self.action_space = action_space
         self.activation = config.activation
-        self.num_layers = len(config.hidden_sizes)
-        self.shared = config.shared_trunk
         size = int(np.prod(observation_space.shape))
         self.observation_dims = len(observation_space.shape)
         self.actor = _layers([size, *config.hidden_sizes])
-        self.critic = None if self.shared else _layers([size, *config.hidden_sizes])
+        self.critic = None if config.shared_trunk else _layers([size, *config.hidden_sizes])
         width = config.hidden_sizes[-1] if config.hidden_sizes else size
         self.action_head = _linear(width, num_outputs(action_space), 0.01)
         self.value_head = _linear(width, num_values, 1.0)
@@ -60,13 +58,14 @@ class MLPPolicy(nn.Module):
         x = observation.flatten(-self.observation_dims) if self.observation_dims > 1 else observation
         x = x.to(self.action_head.weight.dtype)
         if self.normalize_observation:
-            mean, scale = _rows(self.observation_mean, x), _rows(self.observation_scale, x)
-            x = ((x - mean) * scale).clamp(-self.observation_clip, self.observation_clip)
+            x = standardize(x, self.observation_mean, self.observation_scale, self.observation_clip)
         action_head = (self.action_head.weight, self.action_head.bias, "linear")
         value_head = (self.value_head.weight, self.value_head.bias, "linear")
-        if self.critic is None:
-            x = chain(x, self._trunk(self.actor)) if self.num_layers else x
-            output, value = chain(x, [action_head]), chain(x, [value_head])
+        if self.critic is None:  # both heads in one product
+            weight = torch.cat([action_head[0], value_head[0]], -2)
+            bias = torch.cat([action_head[1], value_head[1]], -1)
+            both = chain(x, [*self._trunk(self.actor), (weight, bias, "linear")])
+            output, value = both.split([self.action_head.out_features, self.value_head.out_features], -1)
         else:
             output = chain(x, [*self._trunk(self.actor), action_head])
             value = chain(x, [*self._trunk(self.critic), value_head])
