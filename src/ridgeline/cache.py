@@ -24,28 +24,31 @@ def cache_directory() -> Path:
     One that cannot be written, or that others can write, is not used: Numba's index files are pickles. Then compiled
     code lasts as long as the process.
     """
-    root = os.environ.get("RIDGELINE_CACHE")
-    if root is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
-        root = Path(base) / "ridgeline"
-    path = Path(root).absolute()
     try:
+        path = _wanted_directory()
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         (path / "__pycache__").mkdir(exist_ok=True, mode=0o700)
         if _is_private(path) and _is_private(path / "__pycache__"):
             return path
-        reason = "others can write it; chmod -R go-w mends it"
-    except OSError as error:
+        reason = f"{path} can be written by others; chmod -R go-w mends it"
+    except (OSError, RuntimeError) as error:
         reason = str(error)
-    warnings.warn(f"compiled environments are not kept: {path} cannot be used ({reason})", stacklevel=2)
+    warnings.warn(f"compiled environments are not kept ({reason}); RIDGELINE_CACHE names a directory", stacklevel=2)
     temporary = Path(tempfile.mkdtemp(prefix="ridgeline-"))
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return temporary
 
 
+def _wanted_directory() -> Path:
+    if root := os.environ.get("RIDGELINE_CACHE"):
+        return Path(root).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or Path.home() / ".cache"
+    return Path(base).absolute() / "ridgeline"
+
+
 def _is_private(directory: Path) -> bool:
     if not os.access(directory, os.W_OK):
-        raise PermissionError("no permission to write")
+        raise PermissionError(f"no permission to write {directory}")
     if not hasattr(os, "getuid"):
         return True
     status = directory.stat()
