@@ -271,6 +271,8 @@ class Player:
             self._action = self.choose()
             self.step += 1
             self.reward = 0.0
+        if self._frame < self.frames_per_action - 1:
+            self.env.state["episode_length"] -= 1  # type: ignore[attr-defined]  # the time limit counts actions
         result = self.env.step(self._action)
         self.reward += float(result.reward[0])
         self.episode_return += float(result.reward[0])
@@ -278,8 +280,6 @@ class Player:
         self._frame = 0 if self.ended else (self._frame + 1) % self.frames_per_action
         if self.ended:
             self.finished.append(self.episode_return)
-        elif self._frame != 0:
-            self.env.state["episode_length"] -= 1  # type: ignore[attr-defined]  # the time limit counts actions
 
     def picture(self) -> np.ndarray:
         """uint8 (H, W, 3). Raises EvaluationError where the environment has none."""
