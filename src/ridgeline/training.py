@@ -88,14 +88,13 @@ class Training:
             raise ValueError(f"total_steps = {total_steps!r}; use a whole number from 1")
         if num_runs is not None and num_runs < 1:
             raise ValueError(f"num_runs = {num_runs}; use a whole number from 1")
-        algorithms = _configurations("algorithm", algorithm, num_runs)
-        estimators = _configurations("estimator", estimator, num_runs)
+        algorithms, estimators = _configurations("algorithm", algorithm), _configurations("estimator", estimator)
         count = num_runs or max(len(algorithms), len(estimators), 1 if isinstance(seed, int) else len(seed))
         self.seeds = as_seeds(range(seed, seed + count) if isinstance(seed, int) else seed)
         if len(self.seeds) != count:
             raise ValueError(f"{len(self.seeds)} seeds for {count} runs; give one seed per run, or the first one")
-        self.algorithms = algorithms if len(algorithms) == count else algorithms * count
-        self.estimators = estimators if len(estimators) == count else estimators * count
+        self.algorithms = _one_per_run("algorithm", algorithms, count)
+        self.estimators = _one_per_run("estimator", estimators, count)
         self.environment, self.parameters = environment, dict(parameters or {})
         self.algorithm, self.estimator = self.algorithms[0], self.estimators[0]
         self.policy = components.find("policy", policy)() if isinstance(policy, str) else policy
@@ -217,14 +216,15 @@ class Training:
             return
         alive = ~np.array(self.frozen)
         ratio = np.where(alive, np.nan_to_num(first_log_ratio, nan=0.0), 0.0)
-        worst = float(ratio.max())
+        broken = ratio > BROKEN_RATIO
+        everywhere = bool(broken.any()) and bool((broken == alive).all())
+        worst = float(ratio.max() if everywhere else np.where(broken, 0.0, ratio).max())
         text = (
             f"max |log ratio| of the first minibatch is {worst:.1e} (must be below {RATIO_TOLERANCE:.0e}): the policy "
             "that learns is not the one that acted; look for dropout, a normaliser updated in between, or randomness "
             "inside forward"
         )
-        broken = ratio > BROKEN_RATIO
-        if broken.any() and (broken == alive).all():
+        if everywhere:
             raise TrainingError(text)
         for run in np.flatnonzero(broken):
             self._freeze(int(run), f"max |log ratio| of the first minibatch is {ratio[run]:.1e}: numbers too large")
@@ -320,8 +320,8 @@ def with_torch_threads(count: int):
         torch.set_num_threads(before)
 
 
-def _configurations(kind: str, item: Any, num_runs: int | None) -> list[Any]:
-    """One configuration per run, or one for all, from a name, a path, an object or a list of objects."""
+def _configurations(kind: str, item: Any) -> list[Any]:
+    """Configurations from a name, a path, an object or a list of them."""
     items = list(item) if isinstance(item, list | tuple) else [item]
     items = [components.find(kind, str(one))() if isinstance(one, str | Path) else one for one in items]
     method = components.METHODS[kind]
@@ -331,9 +331,15 @@ def _configurations(kind: str, item: Any, num_runs: int | None) -> list[Any]:
             raise ValueError(f"the {kind} is {what}: it needs a method {method}")
         if type(one) is not type(items[0]):
             raise ValueError(f"the runs of one training share their {kind}; these are of {len(items)} kinds")
-    if num_runs is not None and len(items) not in (1, num_runs):
-        raise ValueError(f"{len(items)} {kind} configurations for {num_runs} runs; give one, or one per run")
     return items
+
+
+def _one_per_run(kind: str, items: list[Any], num_runs: int) -> list[Any]:
+    """One configuration for each run, from as many or from one; refused where they cannot share a population."""
+    if len(items) not in (1, num_runs):
+        raise ValueError(f"{len(items)} {kind} configurations for {num_runs} runs; give one, or one per run")
+    components.stack(items)
+    return items if len(items) == num_runs else items * num_runs
 
 
 def _stack_estimators(estimators: list[Any], num_envs: int) -> Any:
