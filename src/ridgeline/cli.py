@@ -1,0 +1,353 @@
+"""The command line: `ridgeline train | evaluate | watch | list | bench`.
+
+What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
+command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
+"""
+
+import ast
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+STARTED = time.perf_counter()
+
+from ridgeline import options  # noqa: E402  (the clock starts first)
+from ridgeline.arguments import Parsed, UsageError, did_you_mean, names_of, parse  # noqa: E402
+
+HELP = """usage: ridgeline COMMAND ...
+
+Train policies by policy gradients, many runs side by side.
+
+  train ENV                 train a policy on an environment; continue a training
+  evaluate RUN              play episodes with the policies of a run directory
+  watch RUN                 draw them in the terminal, or film them
+  list                      name the environments, algorithms, estimators and policies
+  bench environment NAME    environment steps per second on one core
+  bench train NAME          training steps per second, against the arithmetic limit
+
+ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
+"""
+RESUMABLE = {"resume", "steps", "until", "minutes", "threads", "json", "quiet", "algorithm", "estimator", "policy"}
+
+REASONS = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminate"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def train(arguments: Sequence[str]) -> int:
+    parsed = parse(options.Train, arguments, "ridgeline train", components=True)
+    asked, names = parsed.options, names_of(arguments)
+    if asked.resume is None:
+        environment = asked.environment
+        settings = {kind: getattr(parsed, kind) for kind in names}
+        settings |= {"num_runs": asked.runs, "seed": asked.seed, "parameters": parsed.parameters}
+    else:
+        environment, names, settings = _resumed(parsed, names)
+    from ridgeline import session
+
+    view = _view(asked, [environment, *names.values()], _again(environment, names))
+    directory = None if asked.resume is not None else _claim(asked.out, environment, names["algorithm"])
+    stop = Stop(view)
+    try:
+        view.prepare()
+        with stop:
+            result = session.train(
+                asked.environment or None, **settings, total_steps=asked.steps, num_threads=asked.threads,
+                out=directory, resume=asked.resume, init=asked.init, until=asked.until, minutes=asked.minutes,
+                view=view, stop=stop, started=STARTED,
+            )  # fmt: skip
+    finally:
+        view.close()
+        if directory is not None:
+            with suppress(OSError):
+                directory.rmdir()  # only where it is empty: the training was refused
+                directory.parent.rmdir()
+        if asked.json and view.result is not None:
+            print_json(view.result.document())
+    return stop.exit_code if result.stopped in ("interrupt", "terminate") else 0
+
+
+def _resumed(parsed: Parsed, names: dict[str, str]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Of the run to continue: (environment, names of its components, those that were named again)."""
+    from ridgeline.run_directory import read_config
+
+    directory: str = parsed.options.resume
+    refused = [f"--{name.replace('_', '-')}" for name in sorted(parsed.given - RESUMABLE)]
+    if refused:
+        raise UsageError(
+            f"a resumed run goes on as it is: leave {', '.join(refused)} away, or start anew from its weights with "
+            f"--init {directory}"
+        )
+    config = read_config(Path(directory))
+    chosen: dict[str, Any] = {kind: name for kind, name in names.items() if kind in parsed.given}
+    return (
+        parsed.options.environment or config["environment"],
+        {kind: chosen.get(kind, config[kind]["name"]) for kind in names},
+        chosen,
+    )
+
+
+def _again(environment: str, names: dict[str, str]) -> tuple[str, str]:
+    """What `train --resume RUN`, and `watch RUN` and `evaluate RUN`, must name again because it is the user's own."""
+    own = {kind: name for kind, name in names.items() if name.endswith(".py")}
+    again = {"environment": environment} if environment.endswith(".py") or ":" in environment else {}
+    used = again | {kind: name for kind, name in own.items() if kind == "policy"}
+    first = "".join(f" {name}" for name in again.values()) + "".join(f" --{kind} {name}" for kind, name in own.items())
+    return first, "".join(f" --{kind} {name}" for kind, name in used.items())
+
+
+def _view(asked: Any, names: Sequence[str], again: tuple[str, str]) -> Any:
+    from rich.console import Console
+
+    from ridgeline.view import LiveView, PlainView, QuietView
+
+    stream = sys.stderr if asked.json else sys.stdout
+    if asked.quiet:
+        return QuietView(sys.stderr, names)
+    console = Console(file=stream)
+    if stream.isatty() and not console.is_dumb_terminal:
+        return LiveView(console, names, asked.minutes, again)
+    return PlainView(stream, names, asked.minutes, again)
+
+
+def _claim(out: str | None, environment: str, algorithm: str) -> Path:
+    """The run directory; a new one of its own where none was asked for."""
+    if out is not None:
+        return Path(out)
+    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", Path(name).stem) for name in (environment, algorithm)]
+    base = Path("runs", "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
+    for number in range(1, 1000):
+        directory = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{directory}: cannot be made: {error.strerror}; choose another --out") from None
+    raise UsageError(f"{base} and 999 more exist; choose another --out")
+
+
+class Stop:
+    """Ctrl+C and SIGTERM while training: the first asks to stop after this iteration, a second exits at once."""
+
+    def __init__(self, view: Any):
+        self.view = view
+        self.number = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():  # Python's rule; elsewhere nothing is caught
+            self._before = {number: signal.signal(number, self._handle) for number in REASONS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> str | None:
+        return REASONS.get(signal.Signals(self.number)) if self.number else None
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.number
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.number:
+            self.view.abandon()
+            os._exit(128 + number)  # threads and compiled loops would otherwise finish their iteration first
+        self.number = number
+        self.view.stopping("stopping after this iteration, then saving; Ctrl+C again exits at once")
+
+
+# -------------------------------------------------------------------------------------------------- evaluate and watch
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    asked = parse(options.Evaluate, arguments, "ridgeline evaluate").options
+    run = _load(asked)
+    from ridgeline import evaluation
+
+    ways = {"greedy": True} if asked.greedy else {"sampled": False, "greedy": True}
+    found = {way: evaluation.evaluate(run, asked.episodes, greedy, asked.seed) for way, greedy in ways.items()}
+    several = f"each of {len(run.policies)} runs" if len(run.policies) > 1 else "1 run"
+    print(f"{asked.episodes} episodes of {several} on {run.config['environment']}, after {run.steps:,} steps")
+    print(" " * 24 + "".join(title.rjust(13) for title in ("mean", "lowest run", "highest run", "min", "max")))
+    for way, result in found.items():
+        for what, means, episodes in (
+            ("return", result.episode_return, result.episode_returns),
+            ("length", result.episode_length, result.episode_lengths),
+        ):
+            numbers = (sum(means) / len(means), min(means), max(means), episodes.min(), episodes.max())
+            print(f"{f'{way} actions: {what}':<24}" + "".join(f"{number:13,.2f}" for number in numbers))
+    if asked.json:
+        first, *others = found.values()
+        document = first.document() | {"run_dir": asked.run, "steps": run.steps}
+        for other in others:
+            document |= {f"greedy_{name}": getattr(other, name) for name in ("episode_return", "episode_length")}
+        print_json(document)
+    return 0
+
+
+def watch(arguments: Sequence[str]) -> int:
+    asked = parse(options.Watch, arguments, "ridgeline watch").options
+    run = _load(asked)
+    from ridgeline import evaluation
+
+    returns = evaluation.watch(
+        run, asked.index, asked.greedy, asked.seed, frames_per_second=asked.frames_per_second, gif=asked.gif,
+        mp4=asked.mp4, episodes=asked.episodes,
+    )  # fmt: skip
+    print(f"Episode return {', '.join(f'{one:.5g}' for one in returns) or 'unknown: no episode has ended'}")
+    for film in filter(None, (asked.gif, asked.mp4)):
+        print(f"The film is {film}")
+    return 0
+
+
+def _load(asked: Any) -> Any:
+    from ridgeline.session import load
+
+    run = load(asked.run, asked.environment, asked.policy)
+    for note in run.notes:
+        print(f"ridgeline: {note}", file=sys.stderr)
+    return run
+
+
+# ------------------------------------------------------------------------------------------------------- other commands
+
+
+def list_components(arguments: Sequence[str]) -> int:
+    asked = parse(options.List, arguments, "ridgeline list").options
+    groups = {kind: _summaries(kind) for kind in ("environments", "algorithms", "estimators", "policies")}
+    for kind, summaries in groups.items():
+        print(f"{kind}")
+        for name, summary in summaries.items():
+            print(f"  {name:<26}{summary}")
+    print("Gymnasium ids, module:Class and files of your own (.py) train too.")
+    if asked.json:
+        print_json({kind: list(summaries) for kind, summaries in groups.items()})
+    return 0
+
+
+def _summaries(kind: str) -> dict[str, str]:
+    """name -> first line of the docstring, from the sources: nothing is imported."""
+    package = Path(__file__).resolve().parent
+    if kind == "policies":
+        classes = [node for node in _tree(package / "policies.py").body if isinstance(node, ast.ClassDef)]
+        return {
+            c.name.lower(): _first_line(c) for c in classes if any(getattr(f, "name", "") == "build" for f in c.body)
+        }
+    folder = package / {"environments": "envs"}.get(kind, kind)
+    return {file.stem: _first_line(_tree(file)) for file in sorted(folder.glob("[!_]*.py"))}
+
+
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _first_line(node: ast.Module | ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def bench(arguments: Sequence[str]) -> int:
+    what = arguments[0] if arguments else ""
+    if what in ("-h", "--help"):
+        print("usage: ridgeline bench environment NAME | ridgeline bench train NAME; each has a --help of its own")
+        return 0
+    if what == "environment":
+        asked = parse(options.BenchEnvironment, arguments[1:], "ridgeline bench environment").options
+        from ridgeline.bench import environment
+
+        document = environment(asked.environment, asked.envs, asked.seconds)
+    elif what == "train":
+        parsed = parse(options.BenchTrain, arguments[1:], "ridgeline bench train", components=True)
+        asked = parsed.options
+        from ridgeline.bench import train
+
+        document = train(
+            asked.environment, asked.seconds, algorithm=parsed.algorithm, estimator=parsed.estimator,
+            policy=parsed.policy, num_runs=asked.runs, num_threads=asked.threads, parameters=parsed.parameters,
+        )  # fmt: skip
+    else:
+        raise UsageError(
+            f"ridgeline bench {what}: write ridgeline bench environment NAME or ridgeline bench train NAME"
+        )
+    for key, value in document.items():
+        print(f"{key.replace('_', ' '):<20}{_shown(value)}")
+    if asked.json:
+        print_json(document)
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value)
+
+
+# ----------------------------------------------------------------------------------------------------------------- main
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One line of strict JSON: arrays as lists, NaN and infinite numbers as null."""
+    text = json.dumps(document, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    print(json.dumps(json.loads(text, parse_constant=lambda name: None)), flush=True)
+
+
+COMMANDS = {"train": train, "evaluate": evaluate, "watch": watch, "list": list_components, "bench": bench}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a path may have any character
+    command = arguments[0] if arguments else ""
+    try:
+        if command in ("", "-h", "--help", "help"):
+            print(HELP, end="")
+            return 0 if command else 2
+        if command == "--version":
+            print(f"ridgeline {sys.modules['ridgeline'].__version__}")
+            return 0
+        if command not in COMMANDS:
+            hint = did_you_mean(command, list(COMMANDS)) or f"; there are {', '.join(COMMANDS)}"
+            raise UsageError(f"unknown command {command!r}{hint}")
+        return COMMANDS[command](arguments[1:])
+    except SystemExit as error:  # after --help
+        return int(error.code or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader has gone: ridgeline list | head -1
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if not _is_for_people(error):
+            raise
+        print(f"ridgeline: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def _is_for_people(error: Exception) -> bool:
+    """Whether the message alone says what to do: an error class of ours, or a ValueError that our own code raised.
+
+    Anything else is a bug, of ours or in a user's file, and keeps its traceback.
+    """
+    if type(error).__module__.startswith("ridgeline."):
+        return True
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return type(error) is ValueError and Path(raised_in).resolve().is_relative_to(Path(__file__).resolve().parent)

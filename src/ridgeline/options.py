@@ -1,0 +1,147 @@
+"""The options of every command: one dataclass each, whose fields are its flags."""
+
+import dataclasses
+from typing import Annotated, Any
+
+import tyro
+
+
+def _optional(metavar: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+Environment = Annotated[str, tyro.conf.Positional, _optional("ENV")]
+RunDirectory = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Name = Annotated[str, tyro.conf.arg(metavar="NAME|FILE.py")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What is trained."""
+
+    environment: Environment = ""
+    """A name that `ridgeline list` shows, a file.py of yours, a Gymnasium id, or module:Class."""
+    algorithm: Name = "ppo"
+    """The algorithm, one that `ridgeline list` shows or a file of yours; its settings are flags, shown below."""
+    estimator: Name = "gae"
+    """The estimator of advantages; its settings are flags too."""
+    policy: Name = "mlp"
+    """The policy; its settings are flags too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Trained):
+    """Train R runs of an algorithm on an environment, side by side.
+
+    ridgeline train cartpole --runs 8 --steps 200000
+
+    ridgeline train my_env.py --learning-rate 1e-3 --hidden-sizes 128 128
+
+    ridgeline train --resume runs/cartpole-ppo-20260101-120000
+
+    With ENV before --help, the environment's parameters are shown too.
+    """
+
+    steps: Annotated[int | None, _optional("N")] = None
+    """Environment steps of each run, rounded up to whole iterations; 1,000,000 if not given."""
+    runs: int = 1
+    """Runs trained side by side, with seeds seed, seed + 1, ..."""
+    seed: int = 0
+    """Seed of the first run."""
+    out: Annotated[str | None, _optional("DIR")] = None
+    """Run directory to make; runs/ENV-ALGORITHM-DATE-TIME if not given."""
+    resume: Annotated[str | None, _optional("RUN")] = None
+    """Continue the training of this run directory, exactly as it would have gone on."""
+    init: Annotated[str | None, _optional("RUN")] = None
+    """Start from the newest weights of this run directory, with everything else new."""
+    until: Annotated[float | None, _optional("RETURN")] = None
+    """Stop when every run's mean return over its last 100 episodes is at least this."""
+    minutes: Annotated[float | None, _optional("M")] = None
+    """Stop after this long."""
+    threads: Annotated[int | None, _optional("N")] = None
+    """Cores to use; all if not given."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object, and show the training on standard error."""
+    quiet: Flag = False
+    """Show nothing but warnings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A run directory."""
+
+    run: RunDirectory
+    """A run directory, such as runs/cartpole-ppo-20260101-120000."""
+    seed: int = 0
+    """Run r plays with seed + r; episodes are never those of training, whatever the number."""
+    environment: Annotated[str | None, _optional("FILE.py|module:Class")] = None
+    """The environment of the run where it is your own; its name in the run directory is not imported."""
+    policy: Annotated[str | None, _optional("FILE.py")] = None
+    """The policy of the run where it is your own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate(Opened):
+    """Play whole episodes with each run's policy: with sampled actions, and with the most probable ones."""
+
+    episodes: int = 100
+    """Episodes of each run."""
+    greedy: Flag = False
+    """Only with the most probable actions."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch(Opened):
+    """Draw the environment in the terminal while a run's policy plays, or write a film."""
+
+    index: int = 0
+    """Which of the runs."""
+    episodes: int = 1
+    """Episodes to show."""
+    greedy: Flag = False
+    """Take the most probable action instead of sampling."""
+    gif: Annotated[str | None, _optional("FILE")] = None
+    """Write a GIF instead of showing it."""
+    mp4: Annotated[str | None, _optional("FILE")] = None
+    """Write an MP4 instead of showing it."""
+    frames_per_second: Annotated[float | None, _optional("N")] = None
+    """Speed; the environment's own if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchEnvironment:
+    """Environment steps per second on one thread, observation writing and autoreset included."""
+
+    environment: Environment = ""
+    """A name that `ridgeline list` shows, a file.py of yours, a Gymnasium id, or module:Class."""
+    envs: int = 4096
+    """Instances."""
+    seconds: float = 2.0
+    """How long to measure."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchTrain(Trained):
+    """Training steps per second of all runs, and the fraction reached of what the matrix products alone would allow."""
+
+    runs: int = 1
+    """Runs trained side by side."""
+    threads: Annotated[int | None, _optional("N")] = None
+    """Cores to use; all if not given."""
+    seconds: float = 10.0
+    """How long to measure."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """Name the environments, algorithms, estimators and policies."""
+
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
