@@ -161,7 +161,7 @@ def test_a_poisoned_run_harms_no_other(environment, what):
     seen = []
     for _ in range(5):
         seen.append((poisoned.iterate(), state(poisoned, 3)))
-        clean.iterate()
+        expected = clean.iterate()
     for run in (0, 1, 2, 4, 5, 6, 7):
         assert_same(state(clean, run), state(poisoned, run))
     assert poisoned.frozen == [run == 3 for run in range(8)]
@@ -172,10 +172,9 @@ def test_a_poisoned_run_harms_no_other(environment, what):
         assert torch.equal(seen[0][1]["flat"], before["flat"])
     learned = [name for name in before if name not in ("environment", "iteration")]
     assert all(torch.equal(seen[-2][1][name], seen[-1][1][name]) for name in learned)
-    metrics, _ = seen[-1]
-    for name in ("policy_loss", "entropy", "gradient_norm", "episode_return"):
-        others = np.delete(metrics[name], 3)
-        assert np.isfinite(others[~np.isnan(clean.iterate()[name])[np.arange(8) != 3]]).all()
+    for name, value in seen[-1][0].items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(np.delete(value, 3), np.delete(expected[name], 3), equal_nan=True), name
 
 
 def test_a_loss_that_is_not_finite_freezes_its_run():
@@ -194,7 +193,7 @@ def test_a_loss_that_is_not_finite_freezes_its_run():
 
 def test_one_broken_ratio_freezes_its_run_and_all_of_them_end_the_training():
     """Noise inside forward is an error in the program; one run whose numbers are too large is that run's end."""
-    training = Training("cartpole", SMALL, total_steps=1000, num_runs=3, num_threads=1)
+    training = Training("cartpole", SMALL, total_steps=1000, num_runs=3, num_threads=2)
     training._check(np.array([0.0, 0.5, 1e-7]))
     assert training.frozen == [False, True, False]
     assert "max |log ratio| of the first minibatch is 5.0e-01" in training.failures[1]
