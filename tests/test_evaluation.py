@@ -97,9 +97,9 @@ def draw(state, canvas):
 """
 
 
-@pytest.fixture
-def two_lengths(tmp_path):
-    path = tmp_path / "two_lengths.py"
+@pytest.fixture(scope="module")
+def two_lengths(tmp_path_factory):
+    path = tmp_path_factory.mktemp("environment") / "two_lengths.py"
     path.write_text(TWO_LENGTHS)
     return path
 
