@@ -365,6 +365,15 @@ def compile_error(error: Exception, path: Path) -> InvalidEnvironment:
     sources = set(local_sources(path)) - {Path(__file__).resolve()}
     lines = [(Path(file).resolve(), int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', text)]
     own = [(file, line) for file, line in lines if file in sources]
+    if isinstance(error, KeyError):  # all that Numba says of a field that is not there
+        name = re.compile(rf"\.{re.escape(str(error.args[0]))}\b")
+        own = [
+            (file, line)
+            for file in sorted(sources)
+            for line, code in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+            if name.search(code)
+        ]
+        text = f"State has no field {error}"
     place = f"{own[0][0]}:{own[0][1]}" if own else str(path)
     code = f"\n    {linecache.getline(str(own[0][0]), own[0][1]).strip()}" if own else ""
     skipped = ("Failed in", "During", "File", "-", "def ", "^", "This error", "Overload")
