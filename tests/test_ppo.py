@@ -260,15 +260,3 @@ def test_without_a_critic_the_value_head_is_left_alone():
     for name, tensor in before.items():
         assert torch.equal(population.view(name), tensor) == name.startswith(("critic", "value_head")), name
     assert population.memory["return_to_go"].shape == (2,) and (population.memory["return_to_go"] > 1).all()
-
-
-# ------------------------------------------------------------------------------------------------------------- learning
-
-
-@pytest.mark.slow
-def test_cartpole_is_learned():
-    """60,000 steps of four runs: a mean return of at least 400 over the last 100 episodes, in each."""
-    training = Training("cartpole", total_steps=60_000, num_runs=4, num_threads=1)
-    while not training.finished:
-        metrics = training.iterate()
-    assert metrics["episode_return"].min() > 400, metrics["episode_return"]
