@@ -22,7 +22,7 @@ class REINFORCE:
     """Environment instances per run."""
     rollout_length: int = 128
     """Steps per instance and iteration; episodes that it cuts are bootstrapped by the estimator."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 3e-3
     """Step size of Adam."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""

@@ -21,7 +21,7 @@ class VPG:
     """Steps per instance and iteration."""
     num_value_updates: int = 8
     """Gradient steps of the critic alone, after the one of policy and critic."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     """Step size of Adam."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
