@@ -180,15 +180,17 @@ def evaluate(arguments: Sequence[str]) -> int:
 
     ways = {"greedy": True} if asked.greedy else {"sampled": False, "greedy": True}
     found = {way: evaluation.evaluate(run, asked.episodes, greedy, asked.seed) for way, greedy in ways.items()}
-    several = f"each of {len(run.policies)} runs" if len(run.policies) > 1 else "1 run"
-    print(f"{asked.episodes} episodes of {several} on {run.config['environment']}, after {run.steps:,} steps")
-    print(" " * 24 + "".join(title.rjust(13) for title in ("mean", "lowest run", "highest run", "min", "max")))
+    num_runs = len(run.policies)
+    played = f"{asked.episodes} episodes" + (f" of each of {num_runs} runs" if num_runs > 1 else "")
+    print(f"{played} on {run.config['environment']}, after {run.steps:,} steps")
+    titles = ("mean", "lowest", "highest") + (("lowest run", "highest run") if num_runs > 1 else ())
+    print(" " * 24 + "".join(title.rjust(13) for title in titles))
     for way, result in found.items():
         for what, means, episodes in (
             ("return", result.episode_return, result.episode_returns),
             ("length", result.episode_length, result.episode_lengths),
         ):
-            numbers = (sum(means) / len(means), min(means), max(means), episodes.min(), episodes.max())
+            numbers = (sum(means) / num_runs, episodes.min(), episodes.max(), min(means), max(means))[: len(titles)]
             print(f"{f'{way} actions: {what}':<24}" + "".join(f"{number:13,.2f}" for number in numbers))
     if asked.json:
         first, *others = found.values()

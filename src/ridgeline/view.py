@@ -100,9 +100,11 @@ def _shares(meter: Meter, width: int, ascii_only: bool) -> list[Line]:
 def _table(meter: Meter, width: int, ascii_only: bool) -> list[Line]:
     levels = " .:-=+*#%@" if ascii_only else "▁▂▃▄▅▆▇█"
     several = meter.num_runs > 1 and width >= LABEL + 3 * NUMBER
-    titles = ("mean", "min", "max") if several else ("mean" if meter.num_runs > 1 else "",)
+    titles = ("mean", "min", "max") if several else ("mean",)
     space = min(width - LABEL - NUMBER * len(titles) - 2, 40)
-    lines: list[Line] = [[(" " * LABEL + "".join(title.rjust(NUMBER) for title in titles), "bright_black")]]
+    lines: list[Line] = []
+    if meter.num_runs > 1:
+        lines.append([(" " * LABEL + "".join(title.rjust(NUMBER) for title in titles), "bright_black")])
     for name, label in LABELS.items():
         if name in meter.spread:
             numbers = "".join(number(one).rjust(NUMBER) for one in meter.spread[name][: len(titles)])
