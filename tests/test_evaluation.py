@@ -204,6 +204,17 @@ def _always(arm, count):
     return Always()
 
 
+def test_every_step_run_and_seed_has_noise_of_its_own():
+    env = make("bandit", 2, [4, 5])
+    choose = evaluation._Choice(env, evaluation._population([_always(0, env.action_space.n)] * 2, env), greedy=False)
+    choose.population.view("logits").zero_()  # all arms alike
+    actions = np.stack([choose() for _ in range(256)])
+    blocks = [actions[start : start + 64, row].tolist() for start in range(0, 256, 64) for row in range(4)]
+    assert len({tuple(block) for block in blocks}) == 16
+    counts = np.bincount(actions.ravel(), minlength=env.action_space.n)
+    assert (abs(counts - counts.mean()) < 5 * np.sqrt(counts.mean())).all()
+
+
 def test_a_run_does_not_depend_on_its_neighbours_or_on_when_it_is_asked():
     several = policies("cartpole", 3, scale=0.1)
     found = evaluate(several, 20, seed=[4, 5, 9], environment="cartpole")
@@ -263,6 +274,12 @@ def test_an_episode_that_never_ends_is_given_up(two_lengths, monkeypatch):
     result = session.Trained(policies=policies(two_lengths), trained_on=two_lengths, parameters={"never_ends": True})
     with pytest.raises(EvaluationError, match="two_lengths has not ended after 60 steps; give the environment a max_"):
         evaluate(result, 5)
+
+
+def test_many_short_episodes_are_not_one_long_one(two_lengths, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 10)
+    monkeypatch.setattr(evaluation, "MAX_ROWS", 1)
+    assert evaluate(policies(two_lengths), 30, environment=two_lengths).episode_lengths.sum() > 10
 
 
 def test_document_holds_what_json_knows(two_lengths):
