@@ -9,6 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import ridgeline
@@ -105,12 +106,9 @@ def startup() -> None:
 
 
 def _ridgeline(*arguments: str) -> dict:
-    out = subprocess.run(
-        [sys.executable, "-m", "ridgeline", *arguments, "--no-out", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "ridgeline", *arguments, "--out", f"{directory}/run", "--json", "--quiet"]
+        out = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(out.stdout.splitlines()[-1])
 
 
