@@ -189,6 +189,9 @@ def test_a_loss_that_is_not_finite_freezes_its_run():
     assert population.frozen.tolist() == [False, True]
     assert population.failure == {1: "the loss is not finite at update 1"}
     assert torch.equal(population.flat[1], before[1]) and not torch.equal(population.flat[0], before[0])
+    population.update(loss, minibatch | {"factor": torch.ones(2, 1)})
+    assert torch.equal(population.flat[1], before[1])  # for good
+    assert population.update_count.tolist() == [2, 0]
 
 
 def test_one_broken_ratio_freezes_its_run_and_all_of_them_end_the_training():
@@ -455,6 +458,7 @@ def test_noise_and_shuffles_belong_to_the_seed():
     assert not torch.equal(order[0], order[1]) and not torch.equal(order[0, 0], order[0, 1])
     one.iteration += 1
     assert not torch.equal(noise[:, 2], one.noise(6, 4)[:, 0])
+    assert not torch.equal(order[:, 2], one.shuffles(24, 2)[:, 0])
 
 
 def test_a_policy_copy_is_independent():
