@@ -142,12 +142,6 @@ def reset_rows(state, p, observation, start, stop):
 
 
 @compiled
-def observe_rows(state, p, observation, start, stop):
-    for i in range(start, stop):
-        observe(state[i], observation[i], p)
-
-
-@compiled
 def step_rows(
     state, action, p, max_episode_steps, observation, reward, terminated, truncated,
     final_row, final_observation, episode_row, episode, start, stop,
@@ -198,7 +192,6 @@ class Definition(NamedTuple):
     max_episode_steps: int | None
     statistics: tuple[str, ...]
     reset_rows: Any
-    observe_rows: Any
     step_rows: Any
 
 
@@ -229,7 +222,7 @@ def define(path: Path, compile: bool = COMPILE) -> Definition:
     source = _LOOPS.format(origin=path.name, compile=compile, statistics=lines)
     definition = Definition(
         path.stem, path, digest, module, module.State, parameters, module.observation_space, module.action_space,
-        getattr(module, "max_episode_steps", None), statistics, None, None, None,
+        getattr(module, "max_episode_steps", None), statistics, None, None,
     )  # fmt: skip
     if compile:
         versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__)
@@ -245,7 +238,7 @@ def define(path: Path, compile: bool = COMPILE) -> Definition:
         loops = types.ModuleType("ridgeline_plain_loops")
         loops.__dict__.update({name: plain(function) for name, function in functions.items()})
         exec(source, loops.__dict__)
-    return definition._replace(reset_rows=loops.reset_rows, observe_rows=loops.observe_rows, step_rows=loops.step_rows)
+    return definition._replace(reset_rows=loops.reset_rows, step_rows=loops.step_rows)
 
 
 def _default_parameters(module, path):
