@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ridgeline.layers import _bias_activation, chain
+from ridgeline.layers import _bias_activation, chain, standardize
 
 OWN = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda x: x}
 
@@ -124,6 +124,30 @@ def test_relu_gradient_at_zero_and_below():
     x = torch.tensor([[-1.0, 0.0, 2.0]], requires_grad=True)
     y = chain(x, [(torch.eye(3), torch.zeros(3), "relu")])
     assert torch.autograd.grad(y.sum(), x)[0].tolist() == [[0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("rows", [(), (7,), (4, 5)])
+@pytest.mark.parametrize("runs", [None, 3])
+def test_standardize(rows, runs):
+    """clip((x - mean) scale): in float32, in float64, under vmap, with a gradient; NaN stays NaN."""
+    lead = () if runs is None else (runs,)
+    x, mean, scale = normal(*lead, *rows, 6), normal(*lead, 6, seed=2), normal(*lead, 6, seed=3).exp()
+    if runs is not None and not rows:
+        x = x.unsqueeze(1)
+    x.view(-1)[1] = math.nan
+    shape = (*lead, *[1] * (x.dim() - len(lead) - 1), 6)
+    expected = ((x - mean.view(shape)) * scale.view(shape)).clamp(-1.5, 1.5)
+    for kind in (torch.float32, torch.float64):
+        found = standardize(x.to(kind), mean.to(kind), scale.to(kind), 1.5)
+        assert found.dtype == kind
+        assert torch.allclose(found.float(), expected, atol=1e-6, equal_nan=True)
+    if runs is not None:
+        mapped = torch.vmap(lambda *each: standardize(*each, 1.5))(x, mean, scale)
+        assert torch.allclose(mapped, expected, atol=1e-6, equal_nan=True)
+    x = x.nan_to_num().requires_grad_()
+    (gradient,) = torch.autograd.grad(standardize(x, mean, scale, 1.5).sum(), x)
+    inside = ((x - mean.view(shape)) * scale.view(shape)).abs() < 1.5
+    assert torch.allclose(gradient, inside * scale.view(shape)) and not inside.all()
 
 
 def test_float64_is_differentiable_twice():

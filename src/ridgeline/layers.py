@@ -103,10 +103,16 @@ def _standardize(x, mean, scale, clip, out):
                 result[i] = clip if z > clip else z
 
 
+def _fast(x: torch.Tensor) -> bool:
+    """Whether compiled loops may be used: float32 on the CPU, outside torch.func transforms."""
+    level = torch._C._functorch.maybe_current_level()  # type: ignore[attr-defined]
+    return x.device.type == "cpu" and x.dtype == torch.float32 and level is None
+
+
 def standardize(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, clip: float) -> torch.Tensor:
-    """clip((x - mean) scale, -clip, clip), without gradient: x (*rows, D), mean and scale (D,); or with a leading R."""
+    """clip((x - mean) scale, -clip, clip): x (*rows, D), mean and scale (D,); or all with a leading R."""
     rows = x.shape
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch._C._functorch.maybe_current_level() is not None:
+    if x.requires_grad or not _fast(x):
         if mean.dim() == 2:
             mean, scale = (tensor.view(len(tensor), *[1] * (x.dim() - 2), -1) for tensor in (mean, scale))
         return ((x - mean) * scale).clamp(-clip, clip)
@@ -169,8 +175,7 @@ def chain(x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor, str]])
     differentiated twice.
     """
     weight = layers[0][0]
-    fast = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-    if not fast or torch._C._functorch.maybe_current_level() is not None:  # type: ignore[attr-defined]
+    if weight.dtype != torch.float32 or not _fast(x):
         for weight, bias, activation in layers:
             if weight.dim() == 3:
                 rows = x.shape[:-1]
