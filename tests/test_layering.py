@@ -15,7 +15,8 @@ PACKAGE = ROOT / "src" / "ridgeline"
 ORDER = """
 cache sources kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies population rollout estimators/* algorithms/* components
-checkpoint metrics training run_directory session evaluation meter view statistics bench arguments options cli __init__ __main__
+checkpoint metrics training run_directory session evaluation meter view statistics bench
+arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
 IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it

@@ -107,10 +107,10 @@ def test_target_moments_are_a_weighted_mean_of_rollouts():
 
 
 def test_target_moments_without_spread():
-    """A constant target c has the scale |c| / 100; all zeros give a positive scale."""
+    """A constant target c has the scale |c| / 100; all zeros have the scale 1."""
     moments = TargetMoments(1, 2)
     moments.update(torch.tensor([-5.0, 0.0]).expand(4, 1, 3, 2).contiguous())
-    assert torch.allclose(moments.scale(), torch.tensor([[0.05, 1e-8]], dtype=torch.float64))
+    assert torch.allclose(moments.scale(), torch.tensor([[0.05, 1.0]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -187,3 +187,13 @@ def test_values_without_units():
     population.update_target_moments(data(10).float().flatten(1, 2))
     assert torch.equal(population.flat, before) and population.target_moments is None
     assert (population.buffers["value_scale"] == 1).all()
+
+
+def test_target_scale_stays_above_a_hundredth_of_its_peak():
+    """Targets of standard deviation 100, then nothing but zeros: the scale falls to 1 and no further."""
+    moments = TargetMoments(1, 1)
+    moments.update(torch.tensor([-100.0, 100.0]).view(2, 1, 1, 1))
+    assert torch.allclose(moments.scale(), torch.tensor([[100.0]], dtype=torch.float64), rtol=1e-3)
+    for _ in range(1000):
+        moments.update(torch.zeros(2, 1, 1, 1))
+    assert torch.allclose(moments.scale(), torch.tensor([[1.0]], dtype=torch.float64), rtol=1e-3)

@@ -380,3 +380,29 @@ def test_a_policy_copy_is_independent():
 def test_vmap_false_needs_one_run():
     with pytest.raises(ValueError, match=re.escape("vmap = False needs one run, not 2")):
         linear(2, vmap=False)
+
+
+class HalfFixed(nn.Module):
+    """A linear policy behind a fixed random projection, which differs between runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.projection = nn.Parameter(torch.randn(8, 4), requires_grad=False)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, observation):
+        output = self.head(torch.tanh(observation @ self.projection.T))
+        return Categorical(output[..., :2]), output[..., 2:]
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_parameter_that_needs_no_gradient_is_not_trained(runs):
+    training = Training("cartpole", SMALL, "gae", HalfFixed, total_steps=1000, num_runs=runs, num_threads=1)
+    before = [policy.state_dict() for policy in training.policies()]
+    training.iterate()
+    for old, policy in zip(before, training.policies(), strict=True):
+        new = policy.state_dict()
+        assert torch.equal(old["projection"], new["projection"])
+        assert not torch.equal(old["head.weight"], new["head.weight"])
+    if runs == 2:
+        assert not torch.equal(before[0]["projection"], before[1]["projection"])

@@ -254,9 +254,26 @@ def test_without_a_critic_the_value_head_is_left_alone():
         "cartpole", SMALL, MonteCarlo(learned_baseline=False), total_steps=1000, num_runs=2, num_threads=1
     )
     population = training.shards[0].population
-    before = {name: population.view(name).clone() for name in population.names}
+    before = {name: population.view(name).clone() for name in population.shapes}
     metrics = training.iterate()
     assert "value_loss" not in metrics and "explained_variance" not in metrics
     for name, tensor in before.items():
         assert torch.equal(population.view(name), tensor) == name.startswith(("critic", "value_head")), name
     assert population.memory["return_to_go"].shape == (2,) and (population.memory["return_to_go"] > 1).all()
+
+
+def test_the_critic_alone_does_not_move_the_actor():
+    """VPG's critic steps leave the actor's parameters, Adam's momentum for them and their step count alone."""
+    algorithm = VPG(num_envs=4, rollout_length=8, num_value_updates=3)
+    for shared_trunk in (False, True):
+        training = Training(
+            "cartpole", algorithm, "gae", MLP(shared_trunk=shared_trunk), total_steps=1000, num_runs=2, num_threads=1
+        )
+        population, counts = training.shards[0].population, {}
+        training.iterate()
+        for name, count in zip(population.shapes, population.step_count[0].tolist(), strict=True):
+            counts[name.split(".")[0]] = count
+        assert counts["action_head"] == 1
+        assert counts["value_head"] == 4
+        assert counts["actor"] == (4 if shared_trunk else 1)
+    assert population.update_count.tolist() == [4, 4]

@@ -69,7 +69,8 @@ class TargetMoments:
     """Exponentially weighted mean and standard deviation of the critic's targets, per run and head, (R, K) float64.
 
     The weight of the newest rollout is max(rate, 1 / number of rollouts). The standard deviation is at least 1% of the
-    root mean square, so a constant target is not divided by zero.
+    root mean square, so a constant target is not divided by zero, and at least 1% of the largest so far, so a critic
+    whose rewards have stopped does not magnify what is left. It is 1 while all targets are 0.
     """
 
     RATE = 0.05
@@ -77,6 +78,7 @@ class TargetMoments:
     def __init__(self, num_runs: int, num_values: int):
         self.mean = torch.zeros(num_runs, num_values, dtype=torch.float64)
         self.square = torch.zeros(num_runs, num_values, dtype=torch.float64)
+        self.peak = torch.zeros(num_runs, num_values, dtype=torch.float64)
         self.count = torch.zeros(num_runs, dtype=torch.float64)
 
     def update(self, target: torch.Tensor, active: torch.Tensor | None = None) -> None:
@@ -92,8 +94,13 @@ class TargetMoments:
         self.mean = torch.where(weight > 0, self.mean + weight * (total / rows - self.mean), self.mean)
         self.square = torch.where(weight > 0, self.square + weight * (square / rows - self.square), self.square)
         self.count = torch.where(taken, count, self.count)
+        self.peak = torch.maximum(self.peak, self._spread())
+
+    def _spread(self) -> torch.Tensor:
+        variance = (self.square - self.mean.square()).clamp_min(0.0)
+        return (variance + 1e-4 * self.square).sqrt()
 
     def scale(self) -> torch.Tensor:
         """Standard deviation (R, K) float64."""
-        variance = (self.square - self.mean.square()).clamp_min(0.0)
-        return torch.where(self.count.unsqueeze(1) > 0, (variance + 1e-4 * self.square).sqrt().clamp_min(1e-8), 1.0)
+        spread = torch.maximum(self._spread(), 0.01 * self.peak)
+        return torch.where(spread > 1e-12, spread, 1.0)

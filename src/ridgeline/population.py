@@ -92,37 +92,43 @@ class Population:
     def _stack(self, modules: list[nn.Module]) -> None:
         """Move the parameters of all runs into one flat tensor and make views of it."""
         self.module = modules[0]
-        names = [(name, p.shape, p.numel()) for name, p in self.module.named_parameters()]
-        if not names:
+        trained = [(name, p.shape, p.numel()) for name, p in self.module.named_parameters() if p.requires_grad]
+        if not trained:
             raise ValueError(f"{type(self.module).__name__} has no parameters to train")
-        size = sum(count for _, _, count in names)
-        self.flat = torch.empty(self.num_runs, size)
+        self.starts = np.cumsum([0, *(count for _, _, count in trained)])
+        self.shapes = {name: (int(start), shape) for (name, shape, _), start in zip(trained, self.starts, strict=False)}
+        self.flat = torch.empty(self.num_runs, int(self.starts[-1]))
         self.gradient = torch.empty_like(self.flat)
         self.first_moment, self.second_moment = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
+        self.step_count = torch.zeros(self.num_runs, len(trained), dtype=torch.int64)
         self.parameters: dict[str, torch.Tensor] = {}
-        start = 0
-        for name, shape, count in names:
-            view = self.flat[:, start : start + count].view(self.num_runs, *shape)
+        for name in self.shapes:
             with torch.no_grad():
-                for run, module in enumerate(modules):
-                    view[run].copy_(module.get_parameter(name))
+                self.view(name).copy_(torch.stack([module.get_parameter(name) for module in modules]))
             if self.mapped:
-                self.parameters[name] = view.requires_grad_()
+                self.parameters[name] = self.view(name).requires_grad_()
             else:
-                parameter = self.module.get_parameter(name)
-                parameter.data = view[0]
-                self.parameters[name] = parameter
-            start += count
-        self.names = [name for name, _, _ in names]
-        self.shapes = {name: (start, shape) for (name, shape, _), start in zip(names, _starts(names), strict=True)}
-        self.buffers = {
-            name: torch.stack([module.get_buffer(name) for module in modules])
-            for name, _ in self.module.named_buffers()
-        }
+                self.parameters[name] = self.module.get_parameter(name)
+                self.parameters[name].data = self.view(name)[0]
+        # what is not trained, parameters of the user's that need no gradient included
+        fixed = [name for name, p in self.module.named_parameters() if not p.requires_grad]
+        fixed += [name for name, _ in self.module.named_buffers()]
+        self.buffers = {name: torch.stack([_tensor(module, name).detach() for module in modules]) for name in fixed}
         if not self.mapped:
-            for name, buffer in self.module.named_buffers():
-                buffer.data = self.buffers[name][0]
-        self.stackable = getattr(self.module, "stackable", False)
+            for name in fixed:
+                _tensor(self.module, name).data = self.buffers[name][0]
+        self.stacked = self._stacked_module() if self.mapped and getattr(self.module, "stackable", False) else None
+
+    def _stacked_module(self) -> nn.Module:
+        """A copy of the module whose parameters and buffers are those of all runs: one call, no vmap, no swapping."""
+        stacked = copy.deepcopy(self.module)
+        for name, tensor in {**self.parameters, **self.buffers}.items():
+            path, _, leaf = name.rpartition(".")
+            owner = stacked.get_submodule(path)
+            owner._parameters.pop(leaf, None)
+            owner._buffers.pop(leaf, None)
+            owner.__dict__[leaf] = tensor
+        return stacked
 
     def view(self, name: str) -> torch.Tensor:
         """Parameter `name` of all runs, (R, *shape): a view of the flat tensor."""
@@ -133,10 +139,10 @@ class Population:
         """An independent copy of one run's policy."""
         module = copy.deepcopy(self.module)
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.data = self.view(name)[run].clone()
-            for name, buffer in module.named_buffers():
-                buffer.data = self.buffers[name][run].clone()
+            for name in self.shapes:
+                module.get_parameter(name).data = self.view(name)[run].clone()
+            for name, buffer in self.buffers.items():
+                _tensor(module, name).data = buffer[run].clone()
         return module
 
     @contextmanager
@@ -155,8 +161,8 @@ class Population:
         if not self.mapped:
             results = then(*self.module(observation[0]), *(tensor[0] for tensor in extra))
             return tuple(tensor.unsqueeze(0) for tensor in results)
-        if self.stackable:
-            return then(*functional_call(self.module, (self.parameters, self.buffers), (observation,)), *extra)
+        if self.stacked is not None:
+            return then(*self.stacked(observation), *extra)
 
         def one(parameters, buffers, observation, *extra):
             return then(*functional_call(self.module, (parameters, buffers), (observation,)), *extra)
@@ -250,9 +256,7 @@ class Population:
         A stackable policy is evaluated on the minibatch's observations for all runs at once, outside vmap (five times
         less overhead); inside, calling the policy on exactly these observations gives what was computed.
         """
-        prepared = ()
-        if self.stackable:
-            prepared = functional_call(self.module, (self.parameters, self.buffers), (minibatch["observation"],))
+        prepared = () if self.stacked is None else self.stacked(minibatch["observation"])
 
         def one(parameters, buffers, minibatch, coefficients, prepared):
             def policy(observation):
@@ -272,8 +276,9 @@ class Population:
         limit = self.coefficients.get("max_grad_norm", torch.full((self.num_runs,), math.inf))
         _adam(
             self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
-            rate.numpy(), limit.numpy(), self.update_count.numpy(), allowed.numpy(), norm.numpy(),
+            self.starts, self.step_count.numpy(), rate.numpy(), limit.numpy(), allowed.numpy(), norm.numpy(),
         )  # fmt: skip
+        self.update_count += allowed & torch.isfinite(norm)
         return norm
 
     def learning_rate(self) -> torch.Tensor:
@@ -341,35 +346,51 @@ class Population:
         self.memory = {name[7:]: tensor.clone() for name, tensor in state.items() if name.startswith("memory.")}
 
 
-_STATE = ("flat", "first_moment", "second_moment", "update_count", "iteration", "frozen")
+_STATE = ("flat", "first_moment", "second_moment", "step_count", "update_count", "iteration", "frozen")
 
 
-def _starts(names) -> list[int]:
-    return [0, *np.cumsum([count for _, _, count in names])[:-1].tolist()]
+def _tensor(module: nn.Module, name: str) -> torch.Tensor:
+    """The parameter or buffer of that name."""
+    path, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(path), leaf)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
+def _square_sum(values):
+    total = 0.0
+    for value in values:
+        total += np.float64(value) * np.float64(value)
+    return total
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _adam(flat, gradient, first, second, rate, limit, count, allowed, norm):
-    """One Adam step per allowed run (Kingma & Ba 2015, epsilon 1e-5); fills `norm`."""
-    runs, size = flat.shape
+def _adam(flat, gradient, first, second, starts, count, rate, limit, allowed, norm):
+    """One Adam step per allowed run (Kingma & Ba 2015, epsilon 1e-5); fills `norm`.
+
+    A parameter whose gradient is zero throughout is left alone, momentum and count too: a loss that does not reach it
+    does not move it.
+    """
+    runs, groups = count.shape
     for run in range(runs):
-        total = 0.0
-        for i in range(size):
-            total += np.float64(gradient[run, i]) * np.float64(gradient[run, i])
+        total = _square_sum(gradient[run])
         norm[run] = math.sqrt(total)
-        if allowed[run] and math.isfinite(norm[run]):
-            count[run] += 1
-            clip = np.float32(1)
-            if norm[run] > limit[run]:
-                clip = np.float32(limit[run] / (norm[run] + 1e-6))
-            b1, b2 = np.float32(ADAM_DECAY_1), np.float32(ADAM_DECAY_2)
-            c1, c2 = np.float32(1 - ADAM_DECAY_1), np.float32(1 - ADAM_DECAY_2)
-            step = np.float32(rate[run] / (1 - ADAM_DECAY_1 ** count[run]))
-            root = np.float32(1 / math.sqrt(1 - ADAM_DECAY_2 ** count[run]))
-            for i in range(size):
-                g = gradient[run, i] * clip
-                m = b1 * first[run, i] + c1 * g
-                v = b2 * second[run, i] + c2 * g * g
-                first[run, i] = m
-                second[run, i] = v
-                flat[run, i] -= step * m / (math.sqrt(v) * root + np.float32(1e-5))
+        if not (allowed[run] and math.isfinite(norm[run])):
+            continue
+        clip = np.float32(1)
+        if norm[run] > limit[run]:
+            clip = np.float32(limit[run] / (norm[run] + 1e-6))
+        b1, b2 = np.float32(ADAM_DECAY_1), np.float32(ADAM_DECAY_2)
+        c1, c2 = np.float32(1 - ADAM_DECAY_1), np.float32(1 - ADAM_DECAY_2)
+        for group in range(groups):
+            span = slice(starts[group], starts[group + 1])
+            values, m, v, g = flat[run, span], first[run, span], second[run, span], gradient[run, span]
+            if _square_sum(g) == 0:
+                continue
+            count[run, group] += 1
+            step = np.float32(rate[run] / (1 - ADAM_DECAY_1 ** count[run, group]))
+            root = np.float32(1 / math.sqrt(1 - ADAM_DECAY_2 ** count[run, group]))
+            for i in range(len(g)):
+                clipped = g[i] * clip
+                m[i] = b1 * m[i] + c1 * clipped
+                v[i] = b2 * v[i] + c2 * clipped * clipped
+                values[i] -= step * m[i] / (np.sqrt(v[i]) * root + np.float32(1e-5))
