@@ -1,0 +1,166 @@
+"""What others build upon: the public names and how they are called. A change here is a change for every user.
+
+If one of these fails on purpose, change the line here and write it down in CHANGELOG.md.
+"""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from typing import get_type_hints
+
+import pytest
+
+import ridgeline
+from ridgeline import components, distributions, evaluation, kernel, policies, population, rollout, session, vector
+
+NAMES = ["Result", "Run", "Training", "evaluate", "iterate", "load", "make", "names", "train"]
+
+SIGNATURES = {
+    # the package
+    ridgeline.make: "environment, num_envs, seed=0, purpose=1, parameters=None, processes=None, render=False",
+    ridgeline.names: "",
+    ridgeline.train: (
+        "environment=None, algorithm=None, estimator=None, policy=None, *, total_steps=None, num_runs=None, seed=None, "
+        "parameters=None, num_threads=None, out=None, resume=None, init=None, until=None, minutes=None, view=None, "
+        "stop=None, started=None"
+    ),
+    ridgeline.load: "directory, environment=None, policy=None",
+    ridgeline.evaluate: "run, episodes=100, greedy=False, seed=0, environment=None",
+    ridgeline.iterate: "environment, **settings",
+    ridgeline.Training: (
+        "environment, algorithm='ppo', estimator='gae', policy='mlp', *, total_steps=1000000, num_runs=None, seed=0, "
+        "parameters=None, num_threads=None, vmap=None"
+    ),
+    ridgeline.Training.iterate: "self",
+    ridgeline.Training.policies: "self",
+    ridgeline.Training.close: "self",
+    ridgeline.Result.make_env: "self, num_envs, seed=0, render=False, **parameters",
+    ridgeline.Result.document: "self",
+    evaluation.watch: (
+        "run, index=0, greedy=False, seed=0, *, frames_per_second=None, gif=None, mp4=None, episodes=1, "
+        "max_frames=None, out=None, environment=None"
+    ),
+    session.View.start: "self, training, directory",
+    session.View.update: "self, metrics",
+    session.View.message: "self, text",
+    session.View.finish: "self, result",
+    # for authors of environments
+    kernel.state_dtype: "**fields",
+    kernel.compiled: "function",
+    kernel.uniform: "state",
+    kernel.uniform_between: "state, low, high",
+    kernel.random_integer: "state, count",
+    kernel.standard_normal: "state",
+    kernel.sine_cosine: "x",
+    kernel.sample_action: "space, generator, count",
+    kernel.define: f"path, compile={kernel.COMPILE}",
+    vector.CompiledEnv: "definition, num_envs, seed=0, purpose=1, parameters=None",
+    vector.VectorEnv.step: "self, action, out=None",
+    # for authors of algorithms, estimators and policies
+    rollout.collect: "env, population, rollout_length",
+    rollout.reverse_scan: "delta, decay",
+    rollout.summary: "population, rollout, estimate, log",
+    rollout.Rollout.rows: "self, index, estimate",
+    rollout.Rollout.everything: "self, estimate",
+    population.Population.update: "self, loss, minibatch, active=None",
+    population.Population.shuffles: "self, rows, num_epochs",
+    population.Population.clock: "self, phase",
+    population.Population.update_target_moments: "self, target",
+    population.Population.update_observation_moments: "self, rollout",
+    policies.MLP.build: "self, observation_space, action_space, num_values=1",
+    policies.MLPPolicy.act: "self, observation, state=None, greedy=False",
+    distributions.Categorical: "logits",
+    distributions.MultiCategorical: "logits, sizes",
+    distributions.DiagonalGaussian: "mean, log_std",
+    distributions.make_distribution: "space, output, log_std",
+    distributions.num_outputs: "space",
+}
+
+FIELDS = {
+    ridgeline.Result: (
+        "policies trained_on parameters notes environment algorithm estimator num_runs total_steps wall_seconds "
+        "startup_seconds steps_per_second episode_return run_dir stopped failures"
+    ),
+    ridgeline.Run: "policies trained_on parameters notes directory config steps skipped",
+    evaluation.Evaluation: "environment greedy seeds episode_returns episode_lengths statistics notes",
+    vector.Step: ("observation reward terminated truncated final_row final_observation episode_row episode"),
+    rollout.Estimate: "advantage target",
+    rollout.Rollout: (
+        "num_runs observation action log_prob value next_value reward terminated truncated episode_row episode"
+    ),
+}
+
+FLAGS = {  # the settings of each component, in order; their values are defaults, their names are not to be changed
+    ("algorithm", "ppo"): (
+        "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate clip_coef entropy_coef "
+        "value_coef max_grad_norm target_kl normalize_advantage"
+    ),
+    ("algorithm", "vpg"): (
+        "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate entropy_coef value_coef "
+        "max_grad_norm normalize_advantage"
+    ),
+    ("algorithm", "reinforce"): (
+        "num_envs rollout_length learning_rate anneal_learning_rate value_coef max_grad_norm standardize_return"
+    ),
+    ("estimator", "gae"): "gamma gae_lambda truncation_as_termination",
+    ("estimator", "n_step"): "gamma num_steps",
+    ("estimator", "monte_carlo"): "gamma learned_baseline",
+    ("policy", "mlp"): (
+        "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
+    ),
+}
+
+ENVIRONMENTS = [
+    "acrobot", "bandit", "breakout", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum", "pong",
+    "random_walk", "short_corridor",
+]  # fmt: skip
+
+
+def signature(item) -> str:
+    """`a, b=0, *, c=None`, without annotations."""
+    found = inspect.signature(getattr(item, "py_func", item))
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in found.parameters.values()]
+    return str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty))[1:-1]
+
+
+def test_names():
+    assert sorted(ridgeline.__all__) == NAMES
+    assert dir(ridgeline) == sorted([*NAMES, "__version__"])
+    for name in NAMES:
+        assert getattr(ridgeline, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'trian'; it has Result, Run, Training, evaluate"):
+        _ = ridgeline.trian
+
+
+def test_environments():
+    assert ridgeline.names() == ENVIRONMENTS
+
+
+@pytest.mark.parametrize("item", SIGNATURES, ids=lambda item: getattr(item, "__qualname__", str(item)))
+def test_signature(item):
+    assert signature(item) == SIGNATURES[item]
+
+
+@pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.__name__)
+def test_fields(item):
+    names = item._fields if hasattr(item, "_fields") else [field.name for field in dataclasses.fields(item)]
+    assert " ".join(names) == FIELDS[item]
+
+
+@pytest.mark.parametrize("kind, name", FLAGS)
+def test_flags(kind, name):
+    cls = components.find(kind, name)
+    assert " ".join(field.name for field in dataclasses.fields(cls)) == FLAGS[kind, name]
+    assert get_type_hints(cls), "flags need types"
+
+
+def test_every_component_is_here():
+    assert sorted(FLAGS) == sorted((kind, name) for kind in components.METHODS for name in components.names(kind))
+
+
+def test_importing_the_package_is_cheap():
+    """Its names are imported when they are used: `ridgeline list` and errors in arguments need no PyTorch."""
+    code = "import ridgeline, sys; print(len(sys.modules.keys() & {'torch', 'numba', 'numpy', 'gymnasium'}))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0"
