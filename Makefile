@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
-DEMO_SETTINGS := --num-envs 256 --rollout-length 32 --num-epochs 1 --num-minibatches 8 --learning-rate 3e-3 \
+DEMO_SETTINGS := --num-envs 512 --rollout-length 32 --num-epochs 1 --num-minibatches 16 --learning-rate 3e-3 \
+	--gamma 0.995 --entropy-coef 0.005 \
 	--hidden-sizes 128 --activation relu --shared-trunk
 
 .PHONY: demo test test-slow check bench clean
@@ -18,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed
 	$(BIN)/ridgeline train breakout --out $(DEMO) --runs 4 --steps 14_000_000 --minutes 1.95 $(DEMO_SETTINGS)
 	$(BIN)/ridgeline evaluate $(DEMO) --episodes 25
-	$(BIN)/ridgeline watch $(DEMO) --gif $(DEMO)/breakout.gif
+	$(BIN)/ridgeline watch $(DEMO) --greedy --gif $(DEMO)/breakout.gif
 	@echo "The film: $(DEMO)/breakout.gif   The run: $(DEMO)"
 
 test: $(VENV)/installed

@@ -37,7 +37,7 @@ def environments() -> None:
 
 def breakout() -> None:
     """Training steps per second, breakout, 4 frames, one hidden layer of 128, one epoch, and the arithmetic limit."""
-    for num_runs, num_envs in ((1, 1024), (2, 512), (4, 256)):
+    for num_runs, num_envs in ((1, 4096), (2, 1024), (4, 512)):
         result = bench.train(
             "breakout",
             20.0,

@@ -12,7 +12,7 @@ import torch
 from ridgeline.environments import make
 from ridgeline.kernel import sample_action
 from ridgeline.policies import MLPPolicy
-from ridgeline.training import Training
+from ridgeline.training import Training, with_torch_threads
 
 
 def environment(
@@ -101,7 +101,8 @@ def machine() -> str:
 def _products_of_all_shards(training: Training) -> None:
     shards = training.shards
     if len(shards) == 1:
-        _products(training, shards[0].population)
+        with with_torch_threads(training.torch_threads):
+            _products(training, shards[0].population)
         return
     with ThreadPoolExecutor(len(shards), initializer=lambda: torch.set_num_threads(1)) as pool:
         list(pool.map(lambda shard: _products(training, shard.population), shards))

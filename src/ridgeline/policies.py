@@ -5,6 +5,7 @@ A policy is an ordinary `nn.Module` for ONE run. `MLP` is its configuration (fla
 will do; what this one does beyond that:
 
 - it accepts stacked parameters too (every parameter with a leading R), so a population of them needs no vmap to act;
+- it gives the distribution or the value alone, so that with separate trunks acting leaves the critic for later;
 - it normalises observations with running statistics, which are its buffers, frozen from acting to learning;
 - its value is predicted in units of the running standard deviation of the critic's targets (PopArt, van Hasselt et al.
   2016), and given in units of reward.
@@ -55,23 +56,39 @@ class MLPPolicy(nn.Module):
 
     def forward(self, observation: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """(*rows, *O) -> distribution over (*rows), value (*rows, K) in units of reward."""
+        if self.critic is not None:
+            return self.distribution(observation), self.value(observation)
+        # both heads in one product
+        weight = torch.cat([self.action_head.weight, self.value_head.weight], -2)
+        bias = torch.cat([self.action_head.bias, self.value_head.bias], -1)
+        both = chain(self._input(observation), [*self._trunk(self.actor), (weight, bias, "linear")])
+        output, value = both.split([self.action_head.out_features, self.value_head.out_features], -1)
+        return self._distribution(output), self._value(value)
+
+    def distribution(self, observation: torch.Tensor) -> Distribution:
+        """The action distribution alone: half the work where the trunks are separate."""
+        head = (self.action_head.weight, self.action_head.bias, "linear")
+        return self._distribution(chain(self._input(observation), [*self._trunk(self.actor), head]))
+
+    def value(self, observation: torch.Tensor) -> torch.Tensor:
+        """The value alone, (*rows, K)."""
+        trunk = self.actor if self.critic is None else self.critic
+        head = (self.value_head.weight, self.value_head.bias, "linear")
+        return self._value(chain(self._input(observation), [*self._trunk(trunk), head]))
+
+    def _input(self, observation: torch.Tensor) -> torch.Tensor:
         x = observation.flatten(-self.observation_dims) if self.observation_dims > 1 else observation
         x = x.to(self.action_head.weight.dtype)
-        if self.normalize_observation:
-            x = standardize(x, self.observation_mean, self.observation_scale, self.observation_clip)
-        action_head = (self.action_head.weight, self.action_head.bias, "linear")
-        value_head = (self.value_head.weight, self.value_head.bias, "linear")
-        if self.critic is None:  # both heads in one product
-            weight = torch.cat([action_head[0], value_head[0]], -2)
-            bias = torch.cat([action_head[1], value_head[1]], -1)
-            both = chain(x, [*self._trunk(self.actor), (weight, bias, "linear")])
-            output, value = both.split([self.action_head.out_features, self.value_head.out_features], -1)
-        else:
-            output = chain(x, [*self._trunk(self.actor), action_head])
-            value = chain(x, [*self._trunk(self.critic), value_head])
+        if not self.normalize_observation:
+            return x
+        return standardize(x, self.observation_mean, self.observation_scale, self.observation_clip)
+
+    def _distribution(self, output: torch.Tensor) -> Distribution:
         log_std = None if self.log_std is None else _rows(self.log_std, output)
-        distribution = make_distribution(self.action_space, output, log_std)
-        return distribution, value * _rows(self.value_scale, value) + _rows(self.value_mean, value)
+        return make_distribution(self.action_space, output, log_std)
+
+    def _value(self, output: torch.Tensor) -> torch.Tensor:
+        return output * _rows(self.value_scale, output) + _rows(self.value_mean, output)
 
     def _trunk(self, layers) -> list[tuple[torch.Tensor, torch.Tensor, str]]:
         return [(layer.weight, layer.bias, self.activation) for layer in layers]
@@ -84,7 +101,7 @@ class MLPPolicy(nn.Module):
         """
         tensor = torch.as_tensor(np.asarray(observation))
         single = tensor.dim() == self.observation_dims
-        distribution, _ = self(tensor.unsqueeze(0) if single else tensor)
+        distribution = self.distribution(tensor.unsqueeze(0) if single else tensor)
         if greedy:
             action = distribution.mode()
         else:

@@ -117,7 +117,9 @@ class Population:
         if not self.mapped:
             for name in fixed:
                 _tensor(self.module, name).data = self.buffers[name][0]
-        self.stacked = self._stacked_module() if self.mapped and getattr(self.module, "stackable", False) else None
+        stackable = getattr(self.module, "stackable", False)
+        self.stacked = self._stacked_module() if self.mapped and stackable else None
+        self.separate = stackable and self.module.critic is not None
 
     def _stacked_module(self) -> nn.Module:
         """A copy of the module whose parameters and buffers are those of all runs: one call, no vmap, no swapping."""
@@ -156,13 +158,13 @@ class Population:
 
     # -------------------------------------------------------------------------------------------------------- acting
 
-    def _forward(self, observation: torch.Tensor, then: Callable, *extra: torch.Tensor) -> Any:
-        """then(distribution, value, *extra) of all runs: observation (R, M, *O), extra (R, M, ...)."""
+    def _forward(self, call: Callable, then: Callable, observation: torch.Tensor, *extra: torch.Tensor) -> Any:
+        """then(*call(policy, observation), *extra) of all runs: observation (R, M, *O), extra (R, M, ...)."""
         if not self.mapped:
-            results = then(*self.module(observation[0]), *(tensor[0] for tensor in extra))
+            results = then(*call(self.module, observation[0]), *(tensor[0] for tensor in extra))
             return tuple(tensor.unsqueeze(0) for tensor in results)
         if self.stacked is not None:
-            return then(*self.stacked(observation), *extra)
+            return then(*call(self.stacked, observation), *extra)
 
         def one(parameters, buffers, observation, *extra):
             return then(*functional_call(self.module, (parameters, buffers), (observation,)), *extra)
@@ -170,24 +172,33 @@ class Population:
         return vmap(one)(self.parameters, self.buffers, observation, *extra)
 
     @torch.no_grad()
-    def act(self, observation: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """observation (R, N, *O), noise (R, N, ...) -> action (R, N, ...), log_prob (R, N), value (R, N, K)."""
+    def act(
+        self, observation: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """observation (R, N, *O), noise (R, N, ...) -> action (R, N, ...), log_prob (R, N), value (R, N, K).
 
-        def sample(distribution, value, noise):
+        The value is None where the critic is separate: ask `value` for many steps at once.
+        """
+
+        def sample(distribution, noise):
             action = distribution.sample(noise)
-            return action, distribution.log_prob(action), value
+            return action, distribution.log_prob(action)
 
-        return self._forward(observation, sample, noise)
+        if self.separate:
+            return (*self._forward(_distribution, sample, observation, noise), None)
+        return self._forward(_both, lambda d, value, noise: (*sample(d, noise), value), observation, noise)
 
     @torch.no_grad()
     def greedy(self, observation: torch.Tensor) -> torch.Tensor:
         """The distributions' modes: observation (R, N, *O) -> action (R, N, ...)."""
-        return self._forward(observation, lambda distribution, value: (distribution.mode(),))[0]
+        return self._forward(_both, lambda distribution, value: (distribution.mode(),), observation)[0]
 
     @torch.no_grad()
     def value(self, observation: torch.Tensor) -> torch.Tensor:
         """observation (R, M, *O) -> value (R, M, K), in units of reward."""
-        return self._forward(observation, lambda distribution, value: (value,))[0]
+        if self.separate:
+            return self._forward(_value, lambda value: (value,), observation)[0]
+        return self._forward(_both, lambda distribution, value: (value,), observation)[0]
 
     def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
         """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""
@@ -347,6 +358,18 @@ class Population:
 
 
 _STATE = ("flat", "first_moment", "second_moment", "step_count", "update_count", "iteration", "frozen")
+
+
+def _both(policy, observation):
+    return policy(observation)
+
+
+def _distribution(policy, observation):
+    return (policy.distribution(observation),)
+
+
+def _value(policy, observation):
+    return (policy.value(observation),)
 
 
 def _tensor(module: nn.Module, name: str) -> torch.Tensor:

@@ -77,12 +77,17 @@ class Rollout:
         return self.rows(torch.arange(count).expand(self.num_runs, count), estimate)
 
 
+VALUE_STEPS = 8  # steps predicted at once: enough to pay, and the activations stay in the cache
+
+
 def _allocate(env: VectorEnv, population: Population, rollout_length: int) -> Rollout:
     rows = env.num_rows
     observation = torch.from_numpy(np.zeros((rollout_length + 1, *env.observation.shape), env.observation.dtype))
     observation[rollout_length] = torch.from_numpy(env.observation)
     noise = population.noise(1, env.num_envs)
-    action, log_prob, value = population.act(observation[-1].unflatten(0, (population.num_runs, -1)), noise[0])
+    first = observation[-1].unflatten(0, (population.num_runs, -1))
+    action, log_prob, _ = population.act(first, noise[0])
+    value = population.value(first)
 
     def storage(like):
         return torch.zeros(rollout_length, rows, *like.shape[2:], dtype=like.dtype)
@@ -110,7 +115,8 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
     for t in range(rollout_length):
         action, log_prob, value = population.act(rollout.observation[t].unflatten(0, (runs, -1)), noise[t])
         rollout.action[t], rollout.log_prob[t] = action.flatten(0, 1), log_prob.flatten(0, 1)
-        rollout.value[t] = value.flatten(0, 1)
+        if value is not None:
+            rollout.value[t] = value.flatten(0, 1)
         with population.clock("environment"):
             step = env.step(clip_action(env.action_space, rollout.action[t].numpy()), observation[t + 1])
         reward[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
@@ -119,15 +125,25 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
         if len(step.episode_row):
             episode_row.append(step.episode_row.copy())
             episode.append(step.episode.copy())
-    last = population.value(rollout.observation[rollout_length].unflatten(0, (runs, -1)))
+    if population.separate:
+        for start in range(0, rollout_length, VALUE_STEPS):
+            steps = slice(start, start + VALUE_STEPS)
+            rollout.value[steps] = _values(rollout.observation[:-1][steps], population)
     rollout.next_value[:-1] = rollout.value[1:]
-    rollout.next_value[-1] = last.flatten(0, 1)
+    rollout.next_value[-1:] = _values(rollout.observation[rollout_length:], population)
     _final_values(rollout, population, final, env.num_envs)
     columns = 2 + len(env.statistics)
     rollout.episode_row = np.concatenate(episode_row) if episode_row else np.empty(0, np.int64)
     rollout.episode = np.concatenate(episode) if episode else np.empty((0, columns))
     _freeze_non_finite(rollout, population)
     return rollout
+
+
+def _values(observation: torch.Tensor, population: Population) -> torch.Tensor:
+    """The critic's predictions for several steps at once: observation (S, B, *O) -> (S, B, K)."""
+    by_run = observation.unflatten(1, (population.num_runs, -1)).transpose(0, 1)  # (R, S, N, *O)
+    value = population.value(by_run.flatten(1, 2))
+    return value.unflatten(1, by_run.shape[1:3]).transpose(0, 1).flatten(1, 2)
 
 
 def _final_values(rollout: Rollout, population: Population, final: list, num_envs: int) -> None:

@@ -27,6 +27,7 @@ from ridgeline.rollout import RATIO_TOLERANCE
 from ridgeline.vector import VectorEnv, as_seeds
 
 EPISODES = 100  # an episode_return is the mean of a run's last so many episodes
+SMALL_UPDATE = 3e7  # rows times parameters: below, one thread is as fast as two
 BROKEN_RATIO = 1e-2
 POLICY_TENSORS = ("flat", "buffer.", "observation_moments.", "target_moments.")  # of a population's state
 
@@ -102,12 +103,12 @@ class Training:
         self.steps_per_iteration = self.algorithm.num_envs * self.algorithm.rollout_length
         self.num_iterations = -(-total_steps // self.steps_per_iteration)
         self.num_threads = num_threads or available_cores()
-        self.torch_threads = min(torch.get_num_threads(), self.num_threads) if self._num_shards() == 1 else 1
         self.warnings: list[str] = []
         self._pool = None
         self.shards = [self._make_shard(runs, vmap) for runs in np.array_split(np.arange(count), self._num_shards())]
         if len(self.shards) > 1:
             self._pool = ThreadPoolExecutor(len(self.shards), "ridgeline", lambda: torch.set_num_threads(1))
+        self.torch_threads = self._num_torch_threads()
         self.columns = ("return", "length", *self.shards[0].env.statistics)
         self.episodes = np.full((count, EPISODES, len(self.columns)), np.nan)  # each run's last ones, a ring
         self.num_episodes = np.zeros(count, np.int64)
@@ -115,6 +116,13 @@ class Training:
     @property
     def num_runs(self) -> int:
         return len(self.seeds)
+
+    def _num_torch_threads(self) -> int:
+        """One for each shard; for a single shard all, if an update is worth it: threads that wait for one another
+        stall a small network whenever something else wants a core."""
+        rows = self.steps_per_iteration // getattr(self.algorithm, "num_minibatches", 1)
+        work = rows * self.shards[0].population.flat.numel()
+        return min(torch.get_num_threads(), self.num_threads) if len(self.shards) == 1 and work > SMALL_UPDATE else 1
 
     def _num_shards(self) -> int:
         return min(self.num_runs, self.num_threads)
