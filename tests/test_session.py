@@ -292,13 +292,15 @@ def test_one_run_uses_no_more_of_torch_than_asked_for(tmp_path):
     torch.set_num_threads(2)
     try:
         small = Watched(num_envs=4, rollout_length=8)
+        train("cartpole", small, policy=TINY, total_steps=STEPS, num_threads=2)  # too little work for two
+        large = Watched(num_envs=64, rollout_length=4)
         for num_threads in (1, 2, 16):
-            train("cartpole", small, policy=TINY, total_steps=STEPS, num_threads=num_threads)
+            train("cartpole", large, policy=MLP((512, 512)), total_steps=256, num_threads=num_threads)
         assert torch.get_num_threads() == 2
         train("cartpole", small, policy=TINY, total_steps=STEPS, num_runs=2, num_threads=2)
     finally:
         torch.set_num_threads(1)
-    assert seen == [1, 2, 2, 1, 1]
+    assert seen == [1, 1, 2, 2, 1, 1]
 
 
 def test_configurations_of_each_run_survive(tmp_path):

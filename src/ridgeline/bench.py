@@ -144,8 +144,8 @@ def _products(training: Training, population) -> None:
 
 def _layers(module: MLPPolicy) -> list[tuple[int, int, bool]]:
     """(inputs, outputs, whether it reads the observation) of every dense layer."""
-    trunks = [module.actor] if module.critic is None else [module.actor, module.critic]
-    layers = [(layer.in_features, layer.out_features, i == 0) for trunk in trunks for i, layer in enumerate(trunk)]
-    for head in (module.action_head, module.value_head):
-        layers.append((head.in_features, head.out_features, not len(module.actor)))
-    return layers
+    return [
+        (layer.in_features, layer.out_features, name.endswith(".0") or not len(module.actor))
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
