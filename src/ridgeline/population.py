@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -22,10 +21,10 @@ from torch.func import functional_call, vmap
 
 from ridgeline.distributions import draw_noise
 from ridgeline.normalize import RunningMoments, TargetMoments
+from ridgeline.optimizers import adam
 
 INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes of random streams
 PHASES = ("act", "environment", "estimate", "learn")  # where the time goes
-ADAM_DECAY_1, ADAM_DECAY_2 = 0.9, 0.999
 
 
 def random_stream(seed: int, purpose: int, iteration: int) -> np.random.Generator:
@@ -285,7 +284,7 @@ class Population:
         norm = torch.empty(self.num_runs)
         rate = self.learning_rate()
         limit = self.coefficients.get("max_grad_norm", torch.full((self.num_runs,), math.inf))
-        _adam(
+        adam(
             self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
             self.starts, self.step_count.numpy(), rate.numpy(), limit.numpy(), allowed.numpy(), norm.numpy(),
         )  # fmt: skip
@@ -376,44 +375,3 @@ def _tensor(module: nn.Module, name: str) -> torch.Tensor:
     """The parameter or buffer of that name."""
     path, _, leaf = name.rpartition(".")
     return getattr(module.get_submodule(path), leaf)
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
-def _square_sum(values):
-    total = 0.0
-    for value in values:
-        total += np.float64(value) * np.float64(value)
-    return total
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def _adam(flat, gradient, first, second, starts, count, rate, limit, allowed, norm):
-    """One Adam step per allowed run (Kingma & Ba 2015, epsilon 1e-5); fills `norm`.
-
-    A parameter whose gradient is zero throughout is left alone, momentum and count too: a loss that does not reach it
-    does not move it.
-    """
-    runs, groups = count.shape
-    for run in range(runs):
-        total = _square_sum(gradient[run])
-        norm[run] = math.sqrt(total)
-        if not (allowed[run] and math.isfinite(norm[run])):
-            continue
-        clip = np.float32(1)
-        if norm[run] > limit[run]:
-            clip = np.float32(limit[run] / (norm[run] + 1e-6))
-        b1, b2 = np.float32(ADAM_DECAY_1), np.float32(ADAM_DECAY_2)
-        c1, c2 = np.float32(1 - ADAM_DECAY_1), np.float32(1 - ADAM_DECAY_2)
-        for group in range(groups):
-            span = slice(starts[group], starts[group + 1])
-            values, m, v, g = flat[run, span], first[run, span], second[run, span], gradient[run, span]
-            if _square_sum(g) == 0:
-                continue
-            count[run, group] += 1
-            step = np.float32(rate[run] / (1 - ADAM_DECAY_1 ** count[run, group]))
-            root = np.float32(1 / math.sqrt(1 - ADAM_DECAY_2 ** count[run, group]))
-            for i in range(len(g)):
-                clipped = g[i] * clip
-                m[i] = b1 * m[i] + c1 * clipped
-                v[i] = b2 * v[i] + c2 * clipped * clipped
-                values[i] -= step * m[i] / (np.sqrt(v[i]) * root + np.float32(1e-5))
