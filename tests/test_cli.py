@@ -215,7 +215,7 @@ def test_a_field_may_not_take_the_name_of_an_option(tmp_path):
         ("train cartpol", "unknown environment 'cartpol'; did you mean cartpole"),
         ("train CartPol-v1", "CartPole-v1"),
         ("train nosuch.py", "nosuch.py: no such file"),
-        ("train cartpole --algorithm pppo", "unknown algorithm 'pppo'; did you mean ppo?"),
+        ("train cartpole --algorithm pppo", "unknown algorithm 'pppo'; did you mean ppo"),
         ("train cartpole --estimator gea", "unknown estimator 'gea'; did you mean gae?"),
         ("train cartpole --policy none.py", "none.py: no such file"),
         ("train cartpole --learning-rat 1", "unknown flag --learning-rat; did you mean --learning-rate,"),

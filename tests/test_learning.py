@@ -52,13 +52,14 @@ def test_short_corridor_reaches_the_best_mixed_policy():
 def test_cleanrl_settings_reach_cleanrl_scores(environment, gymnasium_id):
     """PPO with the settings of CleanRL's ppo.py (pr-424), 500,000 steps, 10 seeds, truncation as termination.
 
-    z = (ours - theirs) / sqrt(s²/n + s0²/n0 + (0.1 mu0)²), with the floor for three published seeds; z > -2.
-    Value clipping, which CleanRL has and we have not, is the one difference.
+    z = (ours - theirs) / sqrt(s²/n + s0²/n0 + (0.1 mu0)²), with the floor for three published seeds; z > -2, and the
+    mean within 5% of theirs. Measured: CartPole 485.5 (published 490.0; without value clipping 423.9), Acrobot -85.6
+    (published -86.4).
     """
     published = json.loads((Path(__file__).parent / "cleanrl_scores.json").read_text())[gymnasium_id]
     algorithm = PPO(
         num_envs=4, rollout_length=128, num_epochs=4, num_minibatches=4, learning_rate=2.5e-4, clip_coef=0.2,
-        entropy_coef=0.01, value_coef=0.5, max_grad_norm=0.5,
+        entropy_coef=0.01, value_coef=0.5, max_grad_norm=0.5, value_clip_coef=0.2,
     )  # fmt: skip
     policy = MLP(normalize_observation=False, normalize_value=False)
     estimator = GAE(gamma=0.99, gae_lambda=0.95, truncation_as_termination=True)
@@ -70,3 +71,4 @@ def test_cleanrl_settings_reach_cleanrl_scores(environment, gymnasium_id):
         f"{gymnasium_id}: {values.mean():.2f} +- {values.std(ddof=1):.2f}, published {published['mean']}, z = {z:.2f}"
     )
     assert z > -2
+    assert values.mean() > published["mean"] - 0.05 * abs(published["mean"])

@@ -277,3 +277,14 @@ def test_the_critic_alone_does_not_move_the_actor():
         assert counts["value_head"] == 4
         assert counts["actor"] == (4 if shared_trunk else 1)
     assert population.update_count.tolist() == [4, 4]
+
+
+def test_value_clipping_by_hand():
+    """V = 2, V_old = 1, σ = 2, ε_v = 0.1: clipped to 1.2. Target 0: (2/2)² = 1 wins over (1.2/2)² = 0.36; target 3:
+    (1.8/2)² = 0.81 wins over (1/2)² = 0.25. Within the limit nothing changes."""
+    value, old = torch.tensor([[2.0], [2.0], [1.1]]), torch.ones(3, 1)
+    minibatch = {"value": old, "target": torch.tensor([[0.0], [3.0], [0.0]])}
+    loss = PPO(value_clip_coef=0.1).value_loss(value, minibatch, torch.tensor([2.0]))
+    assert loss.item() == pytest.approx(0.5 * (1 + 0.81 + 0.3025) / 3)
+    loss = PPO().value_loss(value, minibatch, torch.tensor([2.0]))
+    assert loss.item() == pytest.approx(0.5 * (1 + 0.25 + 0.3025) / 3)

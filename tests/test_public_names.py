@@ -94,7 +94,7 @@ FIELDS = {
 FLAGS = {  # the settings of each component, in order; their values are defaults, their names are not to be changed
     ("algorithm", "ppo"): (
         "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate clip_coef entropy_coef "
-        "value_coef max_grad_norm target_kl normalize_advantage"
+        "value_coef value_clip_coef max_grad_norm target_kl normalize_advantage"
     ),
     ("algorithm", "vpg"): (
         "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate entropy_coef value_coef "

@@ -68,6 +68,7 @@ class Rollout:
             "advantage": pick(estimate.advantage),
         }
         if estimate.target is not None:
+            minibatch["value"] = pick(self.value)
             minibatch["target"] = pick(estimate.target)
         return minibatch
 

@@ -3,7 +3,7 @@
 Source: Schulman et al. 2017, "Proximal policy optimization algorithms", eq. 7 and 9; the details of Huang et al. 2022,
 "The 37 implementation details of PPO".
 Differs: critic errors are measured in units of the targets' running standard deviation (policies.py), so value_coef
-means the same at every scale of reward; no value clipping.
+means the same at every scale of reward; value clipping is off unless asked for.
 """
 
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ class PPO:
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
     """Weight of half the squared critic error."""
+    value_clip_coef: float | None = None
+    """Let the value move at most this many standard deviations of the targets per iteration; None: as far as it goes."""
     max_grad_norm: float = 0.5
     """Longest gradient of one run; longer ones are scaled down."""
     target_kl: float | None = None
@@ -99,7 +101,16 @@ class PPO:
             "max_log_ratio": log_ratio.abs().max(),
         }
         if "target" in minibatch:
-            error = (value - minibatch["target"]) / coefficients["value_scale"]
-            metrics["value_loss"] = 0.5 * error.square().mean()
+            metrics["value_loss"] = self.value_loss(value, minibatch, coefficients["value_scale"])
             loss = loss + coefficients["value_coef"] * metrics["value_loss"]
         return loss, metrics
+
+    def value_loss(self, value, minibatch, scale):
+        """½E[((V−R̂)/σ)²]; clipped, ½E[max of it and the same with V_old + clip(V−V_old, ±ε_v σ)]."""
+        square = ((value - minibatch["target"]) / scale).square()
+        if self.value_clip_coef is not None:
+            limit = self.value_clip_coef * scale
+            change = torch.minimum(torch.maximum(value - minibatch["value"], -limit), limit)
+            near = minibatch["value"] + change
+            square = torch.maximum(square, ((near - minibatch["target"]) / scale).square())
+        return 0.5 * square.mean()
