@@ -49,3 +49,39 @@ def lambda_return(reward, next_value, terminated, truncated, gamma, gae_lambda):
         total = sum((1 - gae_lambda) * gae_lambda ** (n - 1) * by_length[n - 1][t] for n in range(1, longest))
         result.append(total + gae_lambda ** (longest - 1) * by_length[longest - 1][t])
     return result
+
+
+def harmonic_trace(reward, value, next_value, terminated, truncated, gamma):
+    """The forward view: 1/(n (n + 1)) of each n-step return, and what is left, 1/M, on the longest; less the value."""
+    steps = len(reward)
+    by_length = [n_step_return(reward, next_value, terminated, truncated, gamma, n) for n in range(1, steps + 1)]
+    result = []
+    for t in range(steps):
+        longest = 1
+        while t + longest < steps and not (terminated[t + longest - 1] or truncated[t + longest - 1]):
+            longest += 1
+        total = sum(by_length[n - 1][t] / (n * (n + 1)) for n in range(1, longest))
+        result.append(total + by_length[longest - 1][t] / longest - value[t])
+    return result
+
+
+def trace_mixture(reward, value, next_value, terminated, truncated, gamma, num_nodes):
+    """Generalised advantages at Gauss-Legendre decays, weighted."""
+    points, weights = NODES[num_nodes]
+    every = [
+        generalized_advantage(reward, value, next_value, terminated, truncated, gamma, (1 + sign * point) / 2)
+        for point in points
+        for sign in ((1, -1) if point else (1,))
+    ]
+    shares = [weight / 2 for point, weight in zip(points, weights, strict=True) for _ in range(2 if point else 1)]
+    return [sum(share * one[t] for share, one in zip(shares, every, strict=True)) for t in range(len(reward))]
+
+
+NODES = {  # non-negative points and weights of Gauss-Legendre quadrature on -1 to 1 (Abramowitz & Stegun, table 25.4)
+    1: ([0.0], [2.0]),
+    2: ([0.5773502691896257], [1.0]),
+    5: (
+        [0.0, 0.5384693101056831, 0.9061798459386640],
+        [0.5688888888888889, 0.4786286704993665, 0.2369268850561891],
+    ),
+}

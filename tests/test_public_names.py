@@ -106,6 +106,8 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "gae"): "gamma gae_lambda truncation_as_termination",
     ("estimator", "n_step"): "gamma num_steps",
     ("estimator", "monte_carlo"): "gamma learned_baseline",
+    ("estimator", "harmonic_trace"): "gamma",
+    ("estimator", "static_mixture"): "undiscounted",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
     ),
