@@ -85,3 +85,54 @@ NODES = {  # non-negative points and weights of Gauss-Legendre quadrature on -1 
         [0.5688888888888889, 0.4786286704993665, 0.2369268850561891],
     ),
 }
+
+
+def fixed_horizon_target(reward, next_value, terminated, truncated):
+    """For each horizon: half of it reward by reward, the rest from the prediction where that stopped. next_value holds
+    a list of one value per head in each row; result[t][k]."""
+    heads = [0, *(2**k for k in range(len(next_value[0])))]
+    result = []
+    for t in range(len(reward)):
+        targets = []
+        for horizon in heads[1:]:
+            total = 0.0
+            for seen in range(1, max(1, horizon // 2) + 1):
+                here = t + seen - 1
+                total += reward[here]
+                if terminated[here]:
+                    break
+                if truncated[here] or here == len(reward) - 1 or seen == max(1, horizon // 2):
+                    total += at_horizon(horizon - seen, heads, [0.0, *next_value[here]])
+                    break
+            targets.append(total)
+        result.append(targets)
+    return result
+
+
+def at_horizon(horizon, heads, values):
+    """The straight line between the two heads around a horizon."""
+    for k in range(1, len(heads)):
+        if heads[k - 1] <= horizon <= heads[k]:
+            share = (horizon - heads[k - 1]) / (heads[k] - heads[k - 1])
+            return (1 - share) * values[k - 1] + share * values[k]
+    raise ValueError(horizon)
+
+
+def block_target(reward, value, next_value, terminated, truncated, masked):
+    """Walk on from each row: rewards as long as they belong to its episode, then zeros, predictions, or no target."""
+    horizon, result = len(value[0]), []
+    for t in range(len(reward)):
+        targets, here, ended = [], t, None
+        for j in range(horizon):
+            if ended is None:
+                targets.append(reward[here])
+                if terminated[here] or truncated[here] or here == len(reward) - 1:
+                    ended, since = here, 0
+                here += 1
+            elif masked:
+                targets.append(value[t][j])
+            else:
+                targets.append(0.0 if terminated[ended] else next_value[ended][since])
+                since += 1
+        result.append(targets)
+    return result

@@ -108,6 +108,8 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "monte_carlo"): "gamma learned_baseline",
     ("estimator", "harmonic_trace"): "gamma",
     ("estimator", "static_mixture"): "undiscounted",
+    ("estimator", "fixed_horizon"): "max_horizon",
+    ("estimator", "block"): "horizon variant",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
     ),
