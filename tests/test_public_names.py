@@ -100,6 +100,14 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
         "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate entropy_coef value_coef "
         "max_grad_norm normalize_advantage"
     ),
+    ("algorithm", "a2c"): (
+        "num_envs rollout_length learning_rate anneal_learning_rate entropy_coef value_coef max_grad_norm "
+        "normalize_advantage"
+    ),
+    ("algorithm", "trpo"): (
+        "num_envs rollout_length max_kl damping num_conjugate_gradient_steps num_line_search_steps num_value_updates "
+        "learning_rate anneal_learning_rate normalize_advantage"
+    ),
     ("algorithm", "reinforce"): (
         "num_envs rollout_length learning_rate anneal_learning_rate value_coef max_grad_norm standardize_return"
     ),
