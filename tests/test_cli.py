@@ -148,6 +148,7 @@ def test_every_option_of_every_command_is_explained():
         options.List,
         options.BenchEnvironment,
         options.BenchTrain,
+        options.Reproduce,
     ):
         program = f"ridgeline {cls.__name__.lower()}"
         out = io.StringIO()
@@ -158,7 +159,7 @@ def test_every_option_of_every_command_is_explained():
         for field in dataclasses.fields(cls):
             flag = f"--{field.name.replace('_', '-')}"
             entry = [i for i, line in enumerate(lines) if line.split(" ")[0] == flag]
-            positional = field.name in ("run", "environment") and not entry
+            positional = field.name in ("run", "environment", "figure") and not entry
             assert positional or len(entry) == 1, flag
             if entry:
                 words = lines[entry[0]].split("  ", 1)[1:] or [lines[entry[0] + 1]]
@@ -236,6 +237,10 @@ def test_a_field_may_not_take_the_name_of_an_option(tmp_path):
         ("list --jsn", "unknown flag --jsn; did you mean --json?"),
         ("bench", "write ridgeline bench environment NAME"),
         ("bench environment cartpol", "unknown environment 'cartpol'; did you mean cartpole"),
+        ("reproduce", "FIGURE"),
+        ("reproduce random-wlk", "unknown figure 'random-wlk'; did you mean random-walk?"),
+        ("reproduce short-corridor --runs 1", "runs = 1; use a whole number from 2"),
+        ("reproduce random-walk --seed -1", "seed = -1; use a whole number from 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run, line, words):
@@ -276,7 +281,7 @@ def test_help_and_version(run):
     assert code == 0 and all(name in out for name in cli.COMMANDS)
     assert run("--version") == (0, f"ridgeline {ridgeline.__version__}\n", "")
     assert run()[0] == 2
-    for command in ("train", "evaluate", "watch", "list", "bench", "bench environment", "bench train"):
+    for command in ("train", "evaluate", "watch", "list", "bench", "bench environment", "bench train", "reproduce"):
         code, out, _ = run(f"{command} --help")
         assert code == 0 and f"usage: ridgeline {command}" in out
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "ridgeline"
 ORDER = """
 cache sources kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies optimizers population rollout estimators/* algorithms/* components
-checkpoint metrics training run_directory session evaluation meter view statistics bench
+checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
 arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")

@@ -1,4 +1,4 @@
-"""The command line: `ridgeline train | evaluate | watch | list | bench`.
+"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce`.
 
 What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
@@ -33,6 +33,7 @@ Train policies by policy gradients, many runs side by side.
   list                      name the environments, algorithms, estimators and policies
   bench environment NAME    environment steps per second on one core
   bench train NAME          training steps per second, against the arithmetic limit
+  reproduce FIGURE          a textbook's figure, computed anew: random-walk, short-corridor
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
@@ -291,6 +292,21 @@ def bench(arguments: Sequence[str]) -> int:
     return 0
 
 
+def reproduce(arguments: Sequence[str]) -> int:
+    asked = parse(options.Reproduce, arguments, "ridgeline reproduce").options
+    from ridgeline import reproduce
+
+    if asked.figure not in reproduce.FIGURES:
+        hint = did_you_mean(asked.figure, list(reproduce.FIGURES)) or f"; there are {', '.join(reproduce.FIGURES)}"
+        raise UsageError(f"unknown figure {asked.figure!r}{hint}")
+    document = reproduce.reproduce(asked.figure, asked.runs, asked.seed, asked.out)
+    print("\n".join(reproduce.lines(document)))
+    print(f"The picture is {document['png']}, its numbers are {document['json']}")
+    if asked.json:
+        print_json(document)
+    return 0
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
@@ -308,7 +324,14 @@ def print_json(document: dict[str, Any]) -> None:
     print(json.dumps(json.loads(text, parse_constant=lambda name: None)), flush=True)
 
 
-COMMANDS = {"train": train, "evaluate": evaluate, "watch": watch, "list": list_components, "bench": bench}
+COMMANDS = {
+    "train": train,
+    "evaluate": evaluate,
+    "watch": watch,
+    "list": list_components,
+    "bench": bench,
+    "reproduce": reproduce,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -140,6 +140,27 @@ class BenchTrain(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reproduce:
+    """Compute a figure of Sutton & Barto (2018) anew, draw it, and compare it with its reference table.
+
+    random-walk: figure 7.2, n-step TD on the walk of 19 states
+
+    short-corridor: figures 13.1 and 13.2, REINFORCE with three step sizes and with a baseline
+    """
+
+    figure: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FIGURE")]
+    """random-walk or short-corridor."""
+    runs: int = 1000
+    """Runs to average."""
+    seed: int = 0
+    """Seed of them all."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "."
+    """Directory of the picture, FIGURE.png, and of its numbers, FIGURE.json."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """Name the environments, algorithms, estimators and policies."""
 
