@@ -136,3 +136,9 @@ def block_target(reward, value, next_value, terminated, truncated, masked):
                 since += 1
         result.append(targets)
     return result
+
+
+def differential_advantage(reward, value, next_value, terminated, truncated, reward_rate, gae_lambda):
+    """The sum of gae_lambda^k times the differential TD error of row t + k, up to the end of the episode."""
+    centred = [one - reward_rate for one in reward]
+    return generalized_advantage(centred, value, next_value, terminated, truncated, 1.0, gae_lambda)

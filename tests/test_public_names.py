@@ -118,6 +118,7 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "static_mixture"): "undiscounted",
     ("estimator", "fixed_horizon"): "max_horizon",
     ("estimator", "block"): "horizon variant",
+    ("estimator", "average_reward"): "gae_lambda reward_rate_step",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
     ),
