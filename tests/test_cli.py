@@ -345,6 +345,9 @@ def test_watch_writes_a_film(run):
     run("train cartpole --steps 32 --out a --quiet", SMALL)
     code, out, _ = run("watch a --gif film.gif --greedy")
     assert code == 0 and "The film is film.gif" in out and Path("film.gif").stat().st_size > 1000
+    code, out, _ = run("watch a --gif film.gif --json")
+    document = json.loads(out.splitlines()[-1])
+    assert document["run_dir"] == "a" and document["gif"] == "film.gif" and len(document["episode_return"]) == 1
 
 
 def test_a_resumed_run_takes_no_settings(run):

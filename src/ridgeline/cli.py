@@ -214,6 +214,8 @@ def watch(arguments: Sequence[str]) -> int:
     print(f"Episode return {', '.join(f'{one:.5g}' for one in returns) or 'unknown: no episode has ended'}")
     for film in filter(None, (asked.gif, asked.mp4)):
         print(f"The film is {film}")
+    if asked.json:
+        print_json({"run_dir": asked.run, "episode_return": returns, "gif": asked.gif, "mp4": asked.mp4})
     return 0
 
 

@@ -109,6 +109,8 @@ class Watch(Opened):
     """Write an MP4 instead of showing it."""
     frames_per_second: Annotated[float | None, _optional("N")] = None
     """Speed; the environment's own if not given."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
 
 
 @dataclasses.dataclass(frozen=True)
