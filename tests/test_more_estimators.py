@@ -1,17 +1,21 @@
 """Harmonic trace and static mixture: exact vectors, slow twins, limits, fixed points, runs kept apart."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import naive
 import pytest
 import torch
-from test_estimators import BOUND, GOLDEN, NAN, PATTERNS, TOLERANCE, golden, pattern, slow
+from test_estimators import BOUND, GAMMA, GOLDEN, NAN, PATTERNS, TOLERANCE, golden, pattern, scores, slow
+from test_estimators import solved as solved  # a fixture
 
+from ridgeline.envs import cartpole
 from ridgeline.estimators.gae import generalized_advantage
 from ridgeline.estimators.harmonic_trace import HarmonicTrace, harmonic_trace
 from ridgeline.estimators.static_mixture import HORIZONS, StaticMixture, trace_mixture
 from ridgeline.rollout import Rollout
+from ridgeline.training import Training
 
 each_pattern = pytest.mark.parametrize(("steps", "columns", "chance"), PATTERNS)
 
@@ -252,6 +256,26 @@ def test_a_termination_is_an_end():
     assert fixed_point(StaticMixture(), True).tolist() == pytest.approx(expected)
 
 
+# -------------------------------------------------------------------------------------------------------- a solved MDP
+
+
+@pytest.mark.parametrize("function", [harmonic_trace, trace_mixture])
+def test_with_the_exact_value_the_mean_advantage_is_exact(solved, function):
+    state, action, tensors, difference = solved
+    names = "reward", "value", "next_value", "terminated", "truncated"
+    advantage, _ = function(*(tensors[name] for name in names), GAMMA)
+    assert abs(scores(advantage, state, action, difference)).max() < 4
+
+
+def test_truncation_as_an_end_is_noticed(solved):
+    """The test above has the power to tell: without the value behind a time limit the mean is wrong."""
+    state, action, tensors, difference = solved
+    terminated = tensors["terminated"] | tensors["truncated"]
+    given = tensors["reward"], tensors["value"], tensors["next_value"], terminated, tensors["truncated"]
+    for function in (harmonic_trace, trace_mixture):
+        assert abs(scores(function(*given, GAMMA)[0], state, action, difference)).max() > 5
+
+
 # ----------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -274,3 +298,13 @@ def test_no_limit_no_undiscounted_return():
         estimator.check(limited)
     HarmonicTrace(0.999).check(endless)
     StaticMixture(undiscounted=False).check(endless)
+
+
+def test_training_without_a_limit_is_refused(tmp_path):
+    """At start, before anything is trained."""
+    source = Path(cartpole.__file__).read_text(encoding="utf-8")
+    assert source.count("max_episode_steps = ") == 1
+    (tmp_path / "endless.py").write_text(source.replace("max_episode_steps = ", "unused = "), encoding="utf-8")
+    for estimator in (HarmonicTrace(1.0), StaticMixture()):
+        with pytest.raises(ValueError, match="needs a time limit, and endless has none"):
+            Training(tmp_path / "endless.py", estimator=estimator, num_threads=1)
