@@ -21,7 +21,8 @@ def block_target(reward, value, next_value, terminated, truncated, masked: bool 
 
     m counts the rows from t to the last one of its piece, s' is the state that followed that one. The advantage is
     Âₜ = Σⱼ y_{t,j} − r̂ⱼ(sₜ). Masked: y_{t,j} = r̂ⱼ(sₜ) for j > m, whatever ended the piece; where every reward is the
-    same the advantage is then 0, so survival cannot be learned. H = 1: the reward.
+    same and the critic has learned it, the advantage is then 0: only its errors tell survival from an end. H = 1: the
+    reward.
 
     Args: reward (T, B) float; value, next_value (T, B, H); terminated, truncated (T, B) bool.
     Returns: target (T, B, H), in units of reward.
