@@ -36,7 +36,7 @@ class PPO:
     value_coef: float = 0.5
     """Weight of half the squared critic error."""
     value_clip_coef: float | None = None
-    """Let the value move at most this many standard deviations of the targets per iteration; None: as far as it goes."""
+    """Let the value move at most this many standard deviations of its targets per iteration; None: no limit."""
     max_grad_norm: float = 0.5
     """Longest gradient of one run; longer ones are scaled down."""
     target_kl: float | None = None
