@@ -305,6 +305,6 @@ def test_training_without_a_limit_is_refused(tmp_path):
     source = Path(cartpole.__file__).read_text(encoding="utf-8")
     assert source.count("max_episode_steps = ") == 1
     (tmp_path / "endless.py").write_text(source.replace("max_episode_steps = ", "unused = "), encoding="utf-8")
-    for estimator in (HarmonicTrace(1.0), StaticMixture()):
+    for estimator in (HarmonicTrace(1.0), StaticMixture(), [HarmonicTrace(0.9), HarmonicTrace(1.0)]):
         with pytest.raises(ValueError, match="needs a time limit, and endless has none"):
             Training(tmp_path / "endless.py", estimator=estimator, num_threads=1)

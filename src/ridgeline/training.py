@@ -133,8 +133,9 @@ class Training:
         estimators = [self.estimators[run] for run in runs]
         num_envs = self.algorithm.num_envs
         env = make(self.environment, num_envs, seeds, parameters=self.parameters)
-        if hasattr(self.estimator, "check"):
-            self.estimator.check(env)
+        for estimator in estimators:
+            if hasattr(estimator, "check"):
+                estimator.check(env)
         num_values = self.estimator.num_values
 
         def build():
