@@ -59,7 +59,6 @@ class Population:
             raise ValueError(f"vmap = False needs one run, not {self.num_runs}")
         self.observation_space, self.action_space = observation_space, action_space
         self.coefficients = {k: torch.tensor(v, dtype=torch.float32) for k, v in coefficients.items()}
-        self.coefficients.setdefault("value_scale", torch.ones(self.num_runs))
         self.memory: dict[str, torch.Tensor] = {}
         self.iteration = torch.zeros(self.num_runs, dtype=torch.int64)
         self.progress = torch.zeros(self.num_runs)  # share of the training that is over, 0..1
@@ -68,6 +67,8 @@ class Population:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
+        # the buffer itself, which changes in place
+        self.coefficients["value_scale"] = self.buffers.get("value_scale", torch.ones(self.num_runs))
         buffers = self.buffers
         self.observation_moments = (
             RunningMoments(self.num_runs, buffers["observation_mean"].shape[-1])
@@ -118,7 +119,7 @@ class Population:
                 _tensor(self.module, name).data = self.buffers[name][0]
         stackable = getattr(self.module, "stackable", False)
         self.stacked = self._stacked_module() if self.mapped and stackable else None
-        self.separate = stackable and self.module.critic is not None
+        self.separate = stackable and getattr(self.module, "critic", None) is not None
 
     def _stacked_module(self) -> nn.Module:
         """A copy of the module whose parameters and buffers are those of all runs: one call, no vmap, no swapping."""
@@ -224,14 +225,11 @@ class Population:
         Args: loss(policy, minibatch, coefficients) -> (scalar, dict of scalar metrics), written for one run;
         minibatch: name -> (R, M, ...). Returns the metrics, (R,) each, and `gradient_norm` before clipping.
         """
-        coefficients = self.coefficients
-        if "value_scale" in self.buffers:
-            coefficients = {**coefficients, "value_scale": self.buffers["value_scale"]}
         if self.mapped:
-            losses, metrics = self._mapped_loss(loss, minibatch, coefficients)
+            losses, metrics = self._mapped_loss(loss, minibatch)
         else:
             one = {name: tensor[0] for name, tensor in minibatch.items()}
-            loss_one, metrics = loss(self.module, one, {k: v[0] for k, v in coefficients.items()})
+            loss_one, metrics = loss(self.module, one, {k: v[0] for k, v in self.coefficients.items()})
             losses, metrics = loss_one.unsqueeze(0), {k: v.detach().unsqueeze(0) for k, v in metrics.items()}
         if not losses.requires_grad:
             raise ValueError(
@@ -260,7 +258,7 @@ class Population:
                 self.freeze(run, f"the {what} is not finite at update {int(self.update_count[run]) + 1}")
         return {**metrics, "gradient_norm": norm}
 
-    def _mapped_loss(self, loss, minibatch, coefficients):
+    def _mapped_loss(self, loss, minibatch):
         """Losses (R,) and metrics of all runs.
 
         A stackable policy is evaluated on the minibatch's observations for all runs at once, outside vmap (five times
@@ -276,7 +274,7 @@ class Population:
 
             return loss(policy, minibatch, coefficients)
 
-        losses, metrics = vmap(one)(self.parameters, self.buffers, minibatch, coefficients, prepared)
+        losses, metrics = vmap(one)(self.parameters, self.buffers, minibatch, self.coefficients, prepared)
         return losses, {name: tensor.detach() for name, tensor in metrics.items()}
 
     def _step(self, allowed: torch.Tensor) -> torch.Tensor:
