@@ -280,7 +280,7 @@ def names_in(cell: str) -> list[str]:
 @pytest.mark.parametrize("algorithm", components.names("algorithm"))
 def test_every_metric_is_documented(algorithm, critic, here, tmp_path):
     cls = components.find("algorithm", algorithm)
-    estimator = "gae" if critic else components.find("estimator", "monte_carlo")(learned_baseline=False)
+    estimator = "gae" if critic else components.find("estimator", "monte_carlo")(baseline="none")
     result = ridgeline.train(
         "catch.py", cls(num_envs=4, rollout_length=8), estimator,
         total_steps=1, num_runs=2, num_threads=1, out=tmp_path / "run",

@@ -239,7 +239,7 @@ def test_without_a_critic_the_running_mean_stands_for_what_is_not_seen():
     ends = torch.tensor([False, True, False])
     terminated, truncated = torch.stack([~ends & ends, ends], 1), torch.stack([ends, ~ends & ends], 1)
     batch = rollout(torch.ones(3, 2), none, none, terminated, truncated, num_runs=2)
-    estimator = MonteCarlo(gamma=0.5, learned_baseline=False)
+    estimator = MonteCarlo(gamma=0.5, baseline="none")
     estimate, memory = estimator(batch, {})
     assert estimate.target is None
     assert torch.equal(estimate.advantage, torch.tensor([[1.5, 1.5], [1.0, 1.0], [1.0, 1.0]]))
@@ -254,7 +254,7 @@ def test_without_a_critic_the_running_mean_stands_for_what_is_not_seen():
 
 
 def test_the_running_mean_follows_and_forgets():
-    estimator = MonteCarlo(gamma=1.0, learned_baseline=False)
+    estimator = MonteCarlo(gamma=1.0, baseline="none")
     ends = torch.ones(1, 2, dtype=torch.bool)
     memory = {}
     for k in range(200):
@@ -276,6 +276,8 @@ def test_the_running_mean_follows_and_forgets():
         (lambda: NStep(num_steps=0), "num_steps = 0; use a whole number from 1"),
         (lambda: NStep(num_steps=2.5), "num_steps = 2.5; use a whole number from 1"),
         (lambda: MonteCarlo(gamma=2), "gamma = 2; use a number from 0 to 1"),
+        (lambda: MonteCarlo(baseline="mean"), "baseline = 'mean'; use learned, moving_average, constant or none"),  # type: ignore[arg-type]
+        (lambda: MonteCarlo(constant_baseline=1.0), "constant_baseline = 1.0 has no use; set baseline to constant"),
     ],
 )
 def test_bad_coefficients(make, message):

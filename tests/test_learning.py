@@ -30,7 +30,7 @@ def returns(environment, algorithm, estimator, steps, num_runs, policy="mlp"):
         ("cartpole", PPO(), GAE(), 200_000, 470),
         ("cartpole", VPG(), GAE(), 200_000, 400),
         ("cartpole", REINFORCE(), MonteCarlo(), 300_000, 400),
-        ("cartpole", REINFORCE(), MonteCarlo(learned_baseline=False), 300_000, 400),
+        ("cartpole", REINFORCE(), MonteCarlo(baseline="none"), 300_000, 400),
         ("pendulum", PPO(), GAE(gamma=0.95, gae_lambda=0.9), 400_000, -250),
         ("acrobot", PPO(), GAE(), 400_000, -100),
         ("mountain_car_continuous", PPO(), GAE(), 300_000, 85),

@@ -250,9 +250,7 @@ def test_epochs_and_minibatches_make_updates():
 
 
 def test_without_a_critic_the_value_head_is_left_alone():
-    training = Training(
-        "cartpole", SMALL, MonteCarlo(learned_baseline=False), total_steps=1000, num_runs=2, num_threads=1
-    )
+    training = Training("cartpole", SMALL, MonteCarlo(baseline="none"), total_steps=1000, num_runs=2, num_threads=1)
     population = training.shards[0].population
     before = {name: population.view(name).clone() for name in population.shapes}
     metrics = training.iterate()

@@ -49,7 +49,7 @@ def test_every_combination(algorithm, estimator, environment):
 @pytest.mark.parametrize("environment", ["cartpole", "pendulum"])
 @pytest.mark.parametrize("algorithm", components.names("algorithm"))
 def test_without_a_learned_baseline(algorithm, environment):
-    estimator = components.find("estimator", "monte_carlo")(learned_baseline=False)
+    estimator = components.find("estimator", "monte_carlo")(baseline="none")
     check(Training(environment, tiny(algorithm), estimator, total_steps=96, num_runs=2, num_threads=1))
 
 

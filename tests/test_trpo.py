@@ -331,7 +331,7 @@ def test_modules_of_the_user():
     assert (training.shards[0].population.flat != before).any(0).all() and (metrics["kl"] > 0).all()
     with pytest.raises(ValueError, match="trpo needs a critic with parameters of its own"):
         make_training(policy=lambda: Mixed(False), num_runs=2).iterate()
-    without = make_training(estimator=MonteCarlo(learned_baseline=False), policy=lambda: Mixed(False), num_runs=2)
+    without = make_training(estimator=MonteCarlo(baseline="none"), policy=lambda: Mixed(False), num_runs=2)
     assert (without.iterate()["kl"] > 0).all()
 
 

@@ -1,17 +1,20 @@
 """Monte Carlo: the rewards of the rest of the episode.
 
-Source: Williams 1992; Sutton & Barto 2018, sections 13.3 and 13.4. What stands for the rest of a truncated episode when
-there is no critic: Tianshou's REINFORCE, which takes the mean of all returns so far.
-Differs: that mean follows the policy, as the weight of the newest rollout never falls below 5%.
+Source: Williams 1992 (the whole episode's return, with any constant for a baseline); Sutton & Barto 2018, sections 13.3
+and 13.4. What stands for the rest of a truncated episode when there is no critic: Tianshou's REINFORCE, which takes the
+mean of all returns so far.
+Differs: that mean follows the policy, as the weight of the newest rollout never falls below 5%; what an episode brought
+before the rollout is left out of its whole return, to which it would add nothing but noise.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from ridgeline.rollout import Estimate, Rollout, reverse_scan
 
-RATE = 0.05  # least weight of the newest rollout in the running mean
+RATE = 0.05  # least weight of the newest rollout in the running means
 
 
 def reward_to_go(reward, next_value, terminated, truncated, gamma):
@@ -31,39 +34,82 @@ def reward_to_go(reward, next_value, terminated, truncated, gamma):
     return reverse_scan(delta, torch.where(terminated | truncated, 0.0, gamma))
 
 
+def whole_return(return_to_go, terminated, truncated):
+    """The return-to-go of the first row of the episode (of its part in the rollout), in every row of it.
+
+        Rₜ = G_b,   b the last row up to t that begins an episode, or the rollout's first
+
+    Episodes of one step: the reward.
+
+    Args: return_to_go (T, B) float; terminated, truncated (T, B) bool.
+    Returns: (T, B), in units of reward.
+    """
+    begins = torch.ones_like(terminated)
+    begins[1:] = (terminated | truncated)[:-1]
+    row = torch.arange(len(begins)).unsqueeze(1)
+    return return_to_go.gather(0, torch.where(begins, row, 0).cummax(0).values)
+
+
 @dataclass(frozen=True)
 class MonteCarlo:
-    """Reward-to-go, less a learned baseline or as it is.
+    """Reward-to-go, or the return of the whole episode, less a baseline.
 
-    Without the baseline there is no critic. The rest of an episode that is truncated or cut then counts as much as the
-    run's average reward-to-go: an exponentially weighted mean over earlier rollouts (`memory`; 0 in the first one). It
-    is one number for all states and actions, so a long rollout, of whole episodes if possible, is the better cure.
+    Only the learned baseline is a critic. Without it the rest of an episode that is truncated or cut counts as much as
+    the run's average reward-to-go: an exponentially weighted mean over earlier rollouts (`memory`; 0 in the first one).
+    It is one number for all states and actions, so a long rollout, of whole episodes if possible, is the better cure.
     """
 
     gamma: float = 0.99
     """Discount of the return, 0 to 1."""
-    learned_baseline: bool = True
-    """Subtract the critic's value, and let it stand for what is not seen of an episode."""
+    reward_to_go: bool = True
+    """Credit a step with what followed it; otherwise with all of its episode: more noise, and later steps count less by
+    gamma to the power of their place in it."""
+    baseline: Literal["learned", "moving_average", "constant", "none"] = "learned"
+    """Subtracted: the critic's value; the mean return of earlier rollouts; a number; nothing."""
+    constant_baseline: float = 0.0
+    """The number of `baseline` constant."""
 
     num_values = 1
 
     def __post_init__(self):
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma = {self.gamma}; use a number from 0 to 1")
+        if self.baseline not in ("learned", "moving_average", "constant", "none"):
+            raise ValueError(f"baseline = {self.baseline!r}; use learned, moving_average, constant or none")
+        if self.constant_baseline != 0 and self.baseline != "constant":
+            raise ValueError(f"constant_baseline = {self.constant_baseline} has no use; set baseline to constant too")
 
     def __call__(self, rollout: Rollout, memory: dict) -> tuple[Estimate, dict]:
-        flags = rollout.terminated, rollout.truncated
-        if self.learned_baseline:
-            target = reward_to_go(rollout.reward, rollout.next_value[..., 0], *flags, self.gamma)
-            return Estimate(target - rollout.value[..., 0], target.unsqueeze(-1)), memory
+        if self.baseline == "learned":
+            return_to_go, credit = self._returns(rollout, rollout.next_value[..., 0])
+            return Estimate(credit - rollout.value[..., 0], return_to_go.unsqueeze(-1)), memory
         zero = torch.zeros(rollout.num_runs, dtype=torch.float64)
-        mean, count = memory.get("return_to_go", zero), memory.get("num_rollouts", zero)
-        rest = mean.to(rollout.reward.dtype).repeat_interleave(rollout.reward.shape[1] // rollout.num_runs)
-        return_to_go = reward_to_go(rollout.reward, rest.expand_as(rollout.reward), *flags, self.gamma)
+        # those of earlier rollouts: a return in its own baseline would bias the gradient
+        mean, baseline = memory.get("return_to_go", zero), memory.get("credit", zero)
+        return_to_go, credit = self._returns(rollout, _rows(mean, rollout).expand_as(rollout.reward))
+        advantage = credit
+        if self.baseline == "moving_average":
+            advantage = credit - _rows(baseline, rollout)
+        elif self.baseline == "constant":
+            advantage = credit - torch.as_tensor(self.constant_baseline, dtype=credit.dtype)
+        count = memory.get("num_rollouts", zero)
         newest = rollout.by_run(return_to_go).double().mean((0, 2))
-        finite = torch.isfinite(newest)
-        memory = {
-            "return_to_go": torch.where(finite, mean + (newest - mean) / (count + 1).clamp_max(1 / RATE), mean),
+        newest_credit = rollout.by_run(credit).double().mean((0, 2))
+        finite = torch.isfinite(newest + newest_credit)
+        share = 1 / (count + 1).clamp_max(1 / RATE)
+        return Estimate(advantage, None), {
+            "return_to_go": torch.where(finite, mean + share * (newest - mean), mean),
+            "credit": torch.where(finite, baseline + share * (newest_credit - baseline), baseline),
             "num_rollouts": torch.where(finite, count + 1, count),
         }
-        return Estimate(return_to_go, None), memory
+
+    def _returns(self, rollout: Rollout, rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return-to-go, where `rest` (T, B) stands for what is not seen, and what a step is credited with; (T, B)."""
+        ends = rollout.terminated, rollout.truncated
+        return_to_go = reward_to_go(rollout.reward, rest, *ends, self.gamma)
+        return return_to_go, return_to_go if self.reward_to_go else whole_return(return_to_go, *ends)
+
+
+def _rows(per_run: torch.Tensor, rollout: Rollout) -> torch.Tensor:
+    """(R,) -> (B,), in the rollout's precision."""
+    return per_run.to(rollout.reward.dtype).repeat_interleave(rollout.reward.shape[1] // rollout.num_runs)
