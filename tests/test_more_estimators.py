@@ -289,15 +289,15 @@ def test_no_limit_no_undiscounted_return():
     endless = SimpleNamespace(name="endless", max_episode_steps=None)
     limited = SimpleNamespace(name="limited", max_episode_steps=10)
     with pytest.raises(ValueError, match="gamma = 1 needs a time limit, and endless has none; use a gamma below 1"):
-        HarmonicTrace(1.0).check(endless)
+        HarmonicTrace(1.0).check(endless, None, None)
     with pytest.raises(
         ValueError, match="undiscounted head needs a time limit, and endless has none; use undiscounted="
     ):
-        StaticMixture().check(endless)
+        StaticMixture().check(endless, None, None)
     for estimator in ESTIMATORS:
-        estimator.check(limited)
-    HarmonicTrace(0.999).check(endless)
-    StaticMixture(undiscounted=False).check(endless)
+        estimator.check(limited, None, None)
+    HarmonicTrace(0.999).check(endless, None, None)
+    StaticMixture(undiscounted=False).check(endless, None, None)
 
 
 def test_training_without_a_limit_is_refused(tmp_path):

@@ -85,16 +85,18 @@ FIELDS = {
     ridgeline.Run: "policies trained_on parameters notes directory config steps skipped",
     evaluation.Evaluation: "environment greedy seeds episode_returns episode_lengths statistics notes",
     vector.Step: ("observation reward terminated truncated final_row final_observation episode_row episode"),
-    rollout.Estimate: "advantage target",
+    rollout.Estimate: "advantage target target_weight metrics",
     rollout.Rollout: (
-        "num_runs observation action log_prob value next_value reward terminated truncated episode_row episode"
+        "num_runs observation action log_prob value next_value reward terminated truncated episode_row episode "
+        "log_ratio final population"
     ),
 }
 
 FLAGS = {  # the settings of each component, in order; their values are defaults, their names are not to be changed
     ("algorithm", "ppo"): (
         "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate clip_coef entropy_coef "
-        "value_coef value_clip_coef max_grad_norm target_kl normalize_advantage"
+        "value_coef value_clip_coef max_grad_norm target_kl normalize_advantage "
+        "recompute_advantage"
     ),
     ("algorithm", "vpg"): (
         "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate entropy_coef value_coef "
@@ -113,7 +115,7 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ),
     ("estimator", "gae"): "gamma gae_lambda truncation_as_termination",
     ("estimator", "n_step"): "gamma num_steps",
-    ("estimator", "monte_carlo"): "gamma learned_baseline",
+    ("estimator", "monte_carlo"): "gamma reward_to_go baseline constant_baseline",
     ("estimator", "harmonic_trace"): "gamma",
     ("estimator", "static_mixture"): "undiscounted",
     ("estimator", "fixed_horizon"): "max_horizon",
@@ -125,8 +127,8 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
 }
 
 ENVIRONMENTS = [
-    "acrobot", "bandit", "breakout", "cartpole", "mountain_car", "mountain_car_continuous", "pendulum", "pong",
-    "random_walk", "short_corridor",
+    "acrobot", "bandit", "breakout", "cartpole", "corridor", "delayed", "key_to_door", "mountain_car",
+    "mountain_car_continuous", "noisy_bandit", "pendulum", "pong", "random_walk", "short_corridor",
 ]  # fmt: skip
 
 
@@ -157,7 +159,7 @@ def test_signature(item):
 
 @pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.__name__)
 def test_fields(item):
-    names = item._fields if hasattr(item, "_fields") else [field.name for field in dataclasses.fields(item)]
+    names = item._fields if hasattr(item, "_fields") else [field.name for field in dataclasses.fields(item) if field.init]
     assert " ".join(names) == FIELDS[item]
 
 

@@ -1,8 +1,8 @@
 """Action distributions: categorical, several categoricals, diagonal Gaussian.
 
-Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()` and
-`kl(other)`, over any leading dimensions. The noise is drawn outside (one stream per run), so sampling is a
-deterministic function and means the same for one run and for a population.
+Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()`,
+`kl(other)` and `score(action)`, over any leading dimensions. The noise is drawn outside (one stream per run), so
+sampling is a deterministic function and means the same for one run and for a population.
 """
 
 import math
@@ -20,6 +20,7 @@ class Distribution(Protocol):
     def log_prob(self, action: torch.Tensor) -> torch.Tensor: ...
     def entropy(self) -> torch.Tensor: ...
     def kl(self, other) -> torch.Tensor: ...
+    def score(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 class Categorical:
@@ -50,6 +51,11 @@ class Categorical:
         possible = self.log_probs > -torch.inf
         return (self.log_probs.exp() * torch.where(possible, self.log_probs - other.log_probs, 0.0)).sum(-1)
 
+    def score(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """d log pi(a) / d z = e_a - pi, (..., A); and of parameters beside the output: none, (..., 0)."""
+        chosen = torch.nn.functional.one_hot(action, self.log_probs.shape[-1]).to(self.log_probs.dtype)
+        return chosen - self.log_probs.exp(), self.log_probs[..., :0]
+
 
 class MultiCategorical:
     """Independent categoricals whose logits stand side by side; actions are int64 (..., D)."""
@@ -71,6 +77,11 @@ class MultiCategorical:
 
     def kl(self, other: "MultiCategorical") -> torch.Tensor:
         return torch.stack([p.kl(q) for p, q in zip(self.parts, other.parts, strict=True)]).sum(0)
+
+    def score(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of the parts side by side, (..., sum of sizes) and (..., 0)."""
+        scores = [part.score(action[..., i])[0] for i, part in enumerate(self.parts)]
+        return torch.cat(scores, -1), scores[0][..., :0]
 
 
 class DiagonalGaussian:
@@ -99,6 +110,12 @@ class DiagonalGaussian:
         """sum_i [log(q_i / p_i) + (p_i^2 + (mu_p - mu_q)^2) / (2 q_i^2) - 1/2], p_i, q_i the standard deviations."""
         variance = (2 * self.log_std).exp() + (self.mean - other.mean).square()
         return (other.log_std - self.log_std + 0.5 * variance * (-2 * other.log_std).exp() - 0.5).sum(-1)
+
+    def score(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whitened, z = (a - mu)/sigma: sigma d log pi / d mu = z, (..., D); d log pi / d log sigma over sqrt 2 =
+        (z^2 - 1)/sqrt 2, (..., D). The plain ones grow without bound as sigma falls."""
+        z = (action - self.mean) * (-self.log_std).exp()
+        return z, (z * z - 1) / math.sqrt(2)
 
 
 def _register(cls) -> None:

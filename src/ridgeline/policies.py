@@ -70,6 +70,12 @@ class MLPPolicy(nn.Module):
         head = (self.action_head.weight, self.action_head.bias, "linear")
         return self._distribution(chain(self._input(observation), [*self._trunk(self.actor), head]))
 
+    def last_layer(self, observation: torch.Tensor) -> tuple[torch.Tensor, Distribution]:
+        """The input (*rows, F) of the layer that gives the distribution, and the distribution."""
+        feature = chain(self._input(observation), self._trunk(self.actor)) if self.actor else self._input(observation)
+        head = (self.action_head.weight, self.action_head.bias, "linear")
+        return feature, self._distribution(chain(feature, [head]))
+
     def value(self, observation: torch.Tensor) -> torch.Tensor:
         """The value alone, (*rows, K)."""
         trunk = self.actor if self.critic is None else self.critic

@@ -18,6 +18,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
 from ridgeline.distributions import draw_noise
 from ridgeline.normalize import RunningMoments, TargetMoments
@@ -162,7 +163,7 @@ class Population:
         """then(*call(policy, observation), *extra) of all runs: observation (R, M, *O), extra (R, M, ...)."""
         if not self.mapped:
             results = then(*call(self.module, observation[0]), *(tensor[0] for tensor in extra))
-            return tuple(tensor.unsqueeze(0) for tensor in results)
+            return tree_map(lambda tensor: tensor.unsqueeze(0), results)
         if self.stacked is not None:
             return then(*call(self.stacked, observation), *extra)
 
@@ -199,6 +200,28 @@ class Population:
         if self.separate:
             return self._forward(_value, lambda value: (value,), observation)[0]
         return self._forward(_both, lambda distribution, value: (value,), observation)[0]
+
+    @torch.no_grad()
+    def distribution(self, observation: torch.Tensor) -> Any:
+        """The action distributions: observation (R, M, *O) -> over (R, M)."""
+        call = _distribution if getattr(self.module, "stackable", False) else _both
+        return self._forward(call, lambda distribution, *value: distribution, observation)
+
+    @torch.no_grad()
+    def last_layer(self, observation: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Feature (R, M, F), score (R, M, S), score_free (R, M, S0), log_prob (R, M) of the last layer at observation
+        (R, M, *O) for action (R, M, ...); of policies that have a method `last_layer`."""
+        return self._forward(
+            lambda policy, observation: policy.last_layer(observation),
+            lambda feature, d, action: (feature, *d.score(action), d.log_prob(action)),
+            observation,
+            action,
+        )
+
+    @property
+    def has_last_layer(self) -> bool:
+        """Whether `last_layer` can be asked for."""
+        return hasattr(self.module, "last_layer") and (not self.mapped or self.stacked is not None)
 
     def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
         """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""

@@ -3,12 +3,14 @@
 Storage is time-major, (T, B, ...) with B = R x N rows, and is allocated once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map
 
 from ridgeline.policies import clip_action
 from ridgeline.population import Population
@@ -20,6 +22,8 @@ class Estimate(NamedTuple):
 
     advantage: torch.Tensor  # (T, B)
     target: torch.Tensor | None  # (T, B, K) what the critic should have predicted; None: no critic is trained
+    target_weight: torch.Tensor | None = None  # (T, B, K) of each squared error of the critic; None: 1 everywhere
+    metrics: Mapping[str, torch.Tensor] | None = None  # name -> (R,), logged beside the algorithm's
 
 
 @dataclass
@@ -42,6 +46,15 @@ class Rollout:
     truncated: torch.Tensor  # (T, B) bool: cut from outside
     episode_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # (E,)
     episode: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # (E, 2 + S): return, length, statistics
+    log_ratio: torch.Tensor = None  # type: ignore[assignment]  # (T, B) log pi / pi_old; 0 until `reevaluate`
+    final: "FinalObservations | None" = None
+    population: Population | None = None  # that acted
+    _distribution: Any = field(default=None, init=False, repr=False)
+    _last_layer: "LastLayer | None" = field(default=None, init=False, repr=False)
+
+    def __post_init__(self):
+        if self.log_ratio is None:
+            self.log_ratio = torch.zeros_like(self.log_prob)
 
     @property
     def length(self) -> int:
@@ -70,12 +83,72 @@ class Rollout:
         if estimate.target is not None:
             minibatch["value"] = pick(self.value)
             minibatch["target"] = pick(estimate.target)
+        if estimate.target_weight is not None:
+            minibatch["target_weight"] = pick(estimate.target_weight)
         return minibatch
 
     def everything(self, estimate: Estimate) -> dict[str, torch.Tensor]:
         """All rows as one minibatch, name -> (R, T * N, ...)."""
         count = self.length * self.reward.shape[1] // self.num_runs
         return self.rows(torch.arange(count).expand(self.num_runs, count), estimate)
+
+    def distribution(self) -> Any:
+        """The distributions from which the actions were drawn, over (T, B). To be asked for before learning."""
+        if self._distribution is None:
+            assert self.population is not None
+            parts = [self.population.distribution(part) for part in self._parts()]
+            self._distribution = tree_map(lambda *leaves: _time_major(leaves, self), *parts)
+        return self._distribution
+
+    def last_layer(self) -> "LastLayer":
+        """What the policy's last layer saw, and how log pi(a|s) depends on its outputs. To be asked for before
+        learning."""
+        if self._last_layer is None:
+            assert self.population is not None
+            parts = []
+            for start, part in zip(range(0, self.length, VALUE_STEPS), self._parts(), strict=True):
+                action = self.by_run(self.action[start : start + VALUE_STEPS]).transpose(0, 1).flatten(1, 2)
+                parts.append(self.population.last_layer(part, action))
+            self._last_layer = LastLayer(*(_time_major(leaves, self) for leaves in zip(*parts, strict=True)))
+        return self._last_layer
+
+    def _parts(self):
+        """The observations of VALUE_STEPS steps at a time, by run: (R, S * N, *O)."""
+        for start in range(0, self.length, VALUE_STEPS):
+            part = self.observation[:-1][start : start + VALUE_STEPS]
+            yield part.unflatten(1, (self.num_runs, -1)).transpose(0, 1).flatten(1, 2)
+
+
+class LastLayer(NamedTuple):
+    """The policy's last layer at every row, when it acted. The gradient of log pi(a|s) with respect to its weights is
+    score outer [feature, 1]; a Gaussian's scores are whitened, which scales that gradient."""
+
+    feature: torch.Tensor  # (T, B, F) its input
+    score: torch.Tensor  # (T, B, S) of its outputs
+    score_free: torch.Tensor  # (T, B, S0) of parameters that depend on no feature
+    log_prob: torch.Tensor  # (T, B) computed again: what the stored one must be
+
+
+class FinalObservations(NamedTuple):
+    """The last observations of the episodes that were truncated in a rollout, ordered by run."""
+
+    step: np.ndarray  # (E,)
+    row: np.ndarray  # (E,)
+    run: np.ndarray  # (E,)
+    place: np.ndarray  # (E,) of the observation among its run's
+    observation: torch.Tensor  # (R, most of a run, *O), padded
+
+
+def _time_major(leaves: tuple[torch.Tensor, ...], rollout: Rollout) -> torch.Tensor:
+    """Parts (R, S * N, ...) of several steps each -> (T, B, ...)."""
+    num_envs = rollout.reward.shape[1] // rollout.num_runs
+    return torch.cat([leaf.unflatten(1, (-1, num_envs)).transpose(0, 1).flatten(1, 2) for leaf in leaves])
+
+
+def squared_error(value: torch.Tensor, minibatch: dict[str, torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
+    """((V − R̂)/σ)² of every row and head, (M, K), times its weight where the estimator gives weights."""
+    square = ((value - minibatch["target"]) / scale).square()
+    return square * minibatch["target_weight"] if "target_weight" in minibatch else square
 
 
 VALUE_STEPS = 8  # steps predicted at once: enough to pay, and the activations stay in the cache
@@ -112,6 +185,8 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
     observation, reward = rollout.observation.numpy(), rollout.reward.numpy()
     terminated, truncated = rollout.terminated.numpy(), rollout.truncated.numpy()
     final: list[tuple[int, np.ndarray, np.ndarray]] = []
+    rollout.population, rollout._distribution, rollout._last_layer = population, None, None
+    rollout.log_ratio.zero_()
     episode_row, episode = [], []
     for t in range(rollout_length):
         action, log_prob, value = population.act(rollout.observation[t].unflatten(0, (runs, -1)), noise[t])
@@ -126,13 +201,10 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
         if len(step.episode_row):
             episode_row.append(step.episode_row.copy())
             episode.append(step.episode.copy())
+    rollout.final = _final_observations(final, runs, env.num_envs)
     if population.separate:
-        for start in range(0, rollout_length, VALUE_STEPS):
-            steps = slice(start, start + VALUE_STEPS)
-            rollout.value[steps] = _values(rollout.observation[:-1][steps], population)
-    rollout.next_value[:-1] = rollout.value[1:]
-    rollout.next_value[-1:] = _values(rollout.observation[rollout_length:], population)
-    _final_values(rollout, population, final, env.num_envs)
+        _fill_value(rollout, population)
+    _fill_next_value(rollout, population)
     columns = 2 + len(env.statistics)
     rollout.episode_row = np.concatenate(episode_row) if episode_row else np.empty(0, np.int64)
     rollout.episode = np.concatenate(episode) if episode else np.empty((0, columns))
@@ -140,28 +212,46 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
     return rollout
 
 
-def _values(observation: torch.Tensor, population: Population) -> torch.Tensor:
-    """The critic's predictions for several steps at once: observation (S, B, *O) -> (S, B, K)."""
-    by_run = observation.unflatten(1, (population.num_runs, -1)).transpose(0, 1)  # (R, S, N, *O)
-    value = population.value(by_run.flatten(1, 2))
-    return value.unflatten(1, by_run.shape[1:3]).transpose(0, 1).flatten(1, 2)
+@torch.no_grad()
+def reevaluate(rollout: Rollout, population: Population) -> None:
+    """Value, next value and log ratio of every row under the parameters as they are now, in place."""
+    _fill_value(rollout, population)
+    _fill_next_value(rollout, population)
+    parts = [population.distribution(part) for part in rollout._parts()]
+    distribution = tree_map(lambda *leaves: _time_major(leaves, rollout), *parts)
+    torch.sub(distribution.log_prob(rollout.action), rollout.log_prob, out=rollout.log_ratio)
 
 
-def _final_values(rollout: Rollout, population: Population, final: list, num_envs: int) -> None:
-    """next_value of truncated rows: one prediction for the final observations of all runs, padded to the longest."""
+def _fill_value(rollout: Rollout, population: Population) -> None:
+    parts = tuple(population.value(part) for part in rollout._parts())
+    rollout.value.copy_(_time_major(parts, rollout))
+
+
+def _fill_next_value(rollout: Rollout, population: Population) -> None:
+    """The next row's value; the last observation's at the cut; the final observation's where truncated."""
+    rollout.next_value[:-1] = rollout.value[1:]
+    last = rollout.observation[-1].unflatten(0, (rollout.num_runs, -1))
+    rollout.next_value[-1] = population.value(last).flatten(0, 1)
+    if rollout.final is not None:
+        step, row, run, place, observation = rollout.final
+        rollout.next_value[step, row] = population.value(observation)[run, place]
+
+
+def _final_observations(final: list, num_runs: int, num_envs: int) -> FinalObservations | None:
+    """Those of all runs, padded to the run that has most: one prediction for all."""
     if not final:
-        return
+        return None
     step = np.concatenate([np.full(len(rows), t) for t, rows, _ in final])
     row = np.concatenate([rows for _, rows, _ in final])
     observation = np.concatenate([observations for _, _, observations in final])
     run = row // num_envs
     order = np.argsort(run, kind="stable")
-    counts = np.bincount(run, minlength=rollout.num_runs)
+    counts = np.bincount(run, minlength=num_runs)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    padded = np.zeros((rollout.num_runs, counts.max(), *observation.shape[1:]), observation.dtype)
-    padded[run[order], place] = observation[order]
-    value = population.value(torch.from_numpy(padded))
-    rollout.next_value[step[order], row[order]] = value[run[order], place]
+    step, row, run = step[order], row[order], run[order]
+    padded = np.zeros((num_runs, counts.max(), *observation.shape[1:]), observation.dtype)
+    padded[run, place] = observation[order]
+    return FinalObservations(step, row, run, place, torch.from_numpy(padded))
 
 
 def _freeze_non_finite(rollout: Rollout, population: Population) -> None:
@@ -201,7 +291,7 @@ def summary(
         error = (target - value).var(dim=(0, 2), correction=0)
         metrics["explained_variance"] = (1 - error / target.var(dim=(0, 2), correction=0).clamp_min(1e-12)).mean(-1)
     metrics["learning_rate"] = population.learning_rate()
-    return metrics
+    return metrics | dict(estimate.metrics or {})
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

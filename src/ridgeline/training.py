@@ -133,9 +133,6 @@ class Training:
         estimators = [self.estimators[run] for run in runs]
         num_envs = self.algorithm.num_envs
         env = make(self.environment, num_envs, seeds, parameters=self.parameters)
-        for estimator in estimators:
-            if hasattr(estimator, "check"):
-                estimator.check(env)
         num_values = self.estimator.num_values
 
         def build():
@@ -149,6 +146,9 @@ class Training:
             raise ValueError("one nn.Module is the policy of one run; for more runs pass a function that makes one")
         coefficients = components.stack(algorithms)
         population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap)
+        for algorithm, estimator in zip(algorithms, estimators, strict=True):
+            if hasattr(estimator, "check"):
+                estimator.check(env, population, algorithm)
         return Shard(env, population, _stack_estimators(estimators, num_envs))
 
     # ----------------------------------------------------------------------------------------------------- iterating

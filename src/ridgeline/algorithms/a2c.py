@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ridgeline.rollout import collect, summary
+from ridgeline.rollout import collect, squared_error, summary
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class A2C:
             "max_log_ratio": (log_prob - minibatch["log_prob"]).abs().max(),
         }
         if "target" in minibatch:
-            square = ((value - minibatch["target"]) / coefficients["value_scale"]).square().mean()
+            square = squared_error(value, minibatch, coefficients["value_scale"]).mean()
             metrics["value_loss"] = 0.5 * square  # logged with the half, to be comparable with the other algorithms
             loss = loss + coefficients["value_coef"] * square
         return loss, metrics

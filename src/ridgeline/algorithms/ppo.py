@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ridgeline.rollout import collect, summary
+from ridgeline.rollout import collect, reevaluate, squared_error, summary
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class PPO:
     """Stop a run's epochs early when its approximate KL exceeds this."""
     normalize_advantage: bool = True
     """Standardise the advantage within each minibatch."""
+    recompute_advantage: bool = False
+    """Estimate anew before every pass, with the critic as it is by then."""
 
     def __post_init__(self):
         rows = self.num_envs * self.rollout_length
@@ -63,15 +65,21 @@ class PPO:
 
         # estimate
         with population.clock("estimate"):
-            estimate, population.memory = estimator(rollout, population.memory)
+            memory = population.memory
+            estimate, population.memory = estimator(rollout, memory)
             population.update_target_moments(estimate.target)
+            recompute = self.recompute_advantage or getattr(estimator, "every_epoch", False)
 
         # learn
         with population.clock("learn"):
             rows = self.rollout_length * self.num_envs
             active = ~population.frozen
             log = []
-            for order in population.shuffles(rows, self.num_epochs):
+            for epoch, order in enumerate(population.shuffles(rows, self.num_epochs)):
+                if recompute and epoch > 0:
+                    with population.clock("estimate"):
+                        reevaluate(rollout, population)
+                        estimate, _ = estimator(rollout, memory)
                 for index in order.chunk(self.num_minibatches, 1):
                     metrics = population.update(self.loss, rollout.rows(index, estimate), active)
                     log.append(metrics)
@@ -107,10 +115,10 @@ class PPO:
 
     def value_loss(self, value, minibatch, scale):
         """½E[((V−R̂)/σ)²]; clipped, ½E[max of it and the same with V_old + clip(V−V_old, ±ε_v σ)]."""
-        square = ((value - minibatch["target"]) / scale).square()
+        square = squared_error(value, minibatch, scale)
         if self.value_clip_coef is not None:
             limit = self.value_clip_coef * scale
             change = torch.minimum(torch.maximum(value - minibatch["value"], -limit), limit)
             near = minibatch["value"] + change
-            square = torch.maximum(square, ((near - minibatch["target"]) / scale).square())
+            square = torch.maximum(square, squared_error(near, minibatch, scale))
         return 0.5 * square.mean()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ridgeline.rollout import collect, summary
+from ridgeline.rollout import collect, squared_error, summary
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,6 @@ class REINFORCE:
             "max_log_ratio": (log_prob - minibatch["log_prob"]).abs().max(),
         }
         if "target" in minibatch:
-            error = (value - minibatch["target"]) / coefficients["value_scale"]
-            metrics["value_loss"] = 0.5 * error.square().mean()
+            metrics["value_loss"] = 0.5 * squared_error(value, minibatch, coefficients["value_scale"]).mean()
             loss = loss + coefficients["value_coef"] * metrics["value_loss"]
         return loss, metrics

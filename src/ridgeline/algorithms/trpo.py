@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vjp
 
-from ridgeline.rollout import collect, summary
+from ridgeline.rollout import collect, squared_error, summary
 
 Tensors = dict[str, torch.Tensor]
 
@@ -142,7 +142,7 @@ class TRPO:
     def value_loss(self, policy, minibatch, coefficients):
         """½E[((V−R̂)/σ)²], of one run."""
         _, value = policy(minibatch["observation"])
-        loss = 0.5 * ((value - minibatch["target"]) / coefficients["value_scale"]).square().mean()
+        loss = 0.5 * squared_error(value, minibatch, coefficients["value_scale"]).mean()
         return loss, {"value_loss": loss}
 
 

@@ -67,7 +67,7 @@ class HarmonicTrace:
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma = {self.gamma}; use a number from 0 to 1")
 
-    def check(self, env) -> None:
+    def check(self, env, population, algorithm) -> None:
         """Raises ValueError where gamma = 1 and nothing bounds an episode."""
         if self.gamma == 1 and env.max_episode_steps is None:
             raise ValueError(f"gamma = 1 needs a time limit, and {env.name} has none; use a gamma below 1")

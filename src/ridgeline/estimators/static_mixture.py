@@ -60,7 +60,7 @@ class StaticMixture:
     def num_values(self) -> int:
         return len(self.gammas)
 
-    def check(self, env) -> None:
+    def check(self, env, population, algorithm) -> None:
         """Raises ValueError where the undiscounted head is asked for and nothing bounds an episode."""
         if self.undiscounted and env.max_episode_steps is None:
             raise ValueError(
