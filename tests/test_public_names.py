@@ -111,10 +111,13 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
         "learning_rate anneal_learning_rate normalize_advantage"
     ),
     ("algorithm", "reinforce"): (
-        "num_envs rollout_length learning_rate anneal_learning_rate value_coef max_grad_norm standardize_return"
+        "num_envs rollout_length learning_rate anneal_learning_rate value_coef max_grad_norm standardize_return "
+        "normalize_by"
     ),
     ("estimator", "gae"): "gamma gae_lambda truncation_as_termination",
     ("estimator", "n_step"): "gamma num_steps",
+    ("estimator", "v_trace"): "gamma gae_lambda max_ratio max_trace_ratio",
+    ("estimator", "puffer_advantage"): "gamma gae_lambda max_ratio max_trace_ratio",
     ("estimator", "monte_carlo"): "gamma reward_to_go baseline constant_baseline",
     ("estimator", "harmonic_trace"): "gamma",
     ("estimator", "static_mixture"): "undiscounted",

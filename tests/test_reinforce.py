@@ -7,7 +7,9 @@ import pytest
 import torch
 from test_estimators import NAN, PATTERNS, pattern, rollout
 
+from ridgeline.algorithms.reinforce import REINFORCE, steps_per_episode
 from ridgeline.estimators.monte_carlo import MonteCarlo, reward_to_go, whole_return
+from ridgeline.training import Training
 
 # ------------------------------------------------------------------------------------------------------ whole returns
 
@@ -119,3 +121,69 @@ def test_a_constant_of_each_run():
     object.__setattr__(stacked, "constant_baseline", torch.tensor([1.0, 3.0], dtype=torch.float64))
     plain, _ = MonteCarlo(gamma=0.5, baseline="none")(episodes(2), {})
     assert torch.equal(stacked(episodes(2), {})[0].advantage, plain.advantage - torch.tensor([1.0, 3.0]))
+
+
+# -------------------------------------------------------------------------------------------------------- the algorithm
+
+
+def test_steps_per_episode():
+    """Run 0: two episodes of two rows, the second one cut. Run 1: one of one row, one of three."""
+    assert steps_per_episode(episodes(num_runs=2)).tolist() == [2, 2]
+    assert steps_per_episode(episodes(num_runs=1)).tolist() == [2]
+    batch = episodes(num_runs=2)
+    batch.terminated[2, 1] = True  # one, two, and one rows
+    batch.truncated[2, 1] = True  # both flags at once are one end
+    assert steps_per_episode(batch).tolist() == pytest.approx([2, 4 / 3])
+
+
+def gradients(algorithm: REINFORCE, estimator: MonteCarlo) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of the second iteration of two runs, (2, P), with a policy that stays; and steps per episode."""
+    algorithm = dataclasses.replace(algorithm, num_envs=8, rollout_length=64, learning_rate=0.0)
+    training = Training("cartpole", algorithm, estimator, total_steps=10_000, num_runs=2, num_threads=1)
+    training.iterate()
+    training.iterate()
+    shard = training.shards[0]
+    training.close()
+    return shard.population.gradient.clone(), steps_per_episode(shard.env._rollout)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_normalize_by(standardize):
+    """By episodes is by steps, times steps per episode of each run."""
+    estimator = MonteCarlo(baseline="moving_average")
+    by_steps, _ = gradients(REINFORCE(standardize_return=standardize), estimator)
+    by_episodes, steps = gradients(REINFORCE(standardize_return=standardize, normalize_by="episodes"), estimator)
+    assert steps[0] != steps[1] and (by_steps.abs().amax(1) > 1e-3).all()
+    assert torch.allclose(by_episodes, by_steps * steps.unsqueeze(1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_standardised_batch_knows_no_constant():
+    """A baseline that is one number for all steps changes nothing; without standardisation it does."""
+    baselines = [
+        MonteCarlo(baseline="none"),
+        MonteCarlo(baseline="constant", constant_baseline=20.0),
+        MonteCarlo(baseline="moving_average"),
+    ]
+    none, constant, moving = (gradients(REINFORCE(), estimator)[0] for estimator in baselines)
+    assert torch.allclose(none, constant, rtol=1e-3, atol=1e-6) and torch.allclose(none, moving, rtol=1e-3, atol=1e-6)
+    none, constant, moving = (gradients(REINFORCE(standardize_return=False), estimator)[0] for estimator in baselines)
+    assert (none - constant).abs().max() > 1e-2 and (none - moving).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("baseline", ["learned", "moving_average", "constant", "none"])
+@pytest.mark.parametrize("normalize_by", ["steps", "episodes"])
+def test_every_form_trains(baseline, normalize_by):
+    algorithm = REINFORCE(num_envs=4, rollout_length=16, normalize_by=normalize_by)
+    estimator = MonteCarlo(baseline=baseline, reward_to_go=normalize_by == "steps")
+    training = Training("cartpole", algorithm, estimator, total_steps=200, num_runs=2, num_threads=1)
+    before = training.shards[0].population.flat.clone()
+    names = [sorted(training.iterate()) for _ in range(3)]
+    assert names[0] == names[2] and not training.warnings and not any(training.frozen)
+    assert ("value_loss" in names[0]) == (baseline == "learned")
+    assert (training.shards[0].population.flat != before).any(1).all()
+    training.close()
+
+
+def test_bad_settings():
+    with pytest.raises(ValueError, match="normalize_by = 'rows'; use steps or episodes"):
+        REINFORCE(normalize_by="rows")  # type: ignore[arg-type]

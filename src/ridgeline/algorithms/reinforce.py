@@ -2,12 +2,14 @@
 
 Source: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning";
 Sutton & Barto 2018, section 13.3 and, with a learned baseline, 13.4.
-Differs: the factor gamma^t is left out, as everybody does (the gradient is then a biased one of the discounted return);
-a batch of steps from many instances, not one episode, makes an update, and the sum over it is divided by the number of
-steps. With the estimator `monte_carlo --no-learned-baseline` there is no critic.
+Differs: the factor gamma^t is left out, as everybody does: it silences all but the first 1/(1 - gamma) steps of an
+episode. Without it the sum is no gradient of the discounted return, unless gamma = 1. A batch of steps from many
+instances, not one episode, makes an update. Baselines, and the whole return of Williams, are the estimator's:
+`monte_carlo --baseline` and `--no-reward-to-go`.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -31,11 +33,17 @@ class REINFORCE:
     max_grad_norm: float = 0.5
     """Longest gradient of one run; longer ones are scaled down."""
     standardize_return: bool = True
-    """Standardise return-to-go (or its excess over the baseline) within each batch."""
+    """Standardise return-to-go (or its excess over the baseline) within each batch; a baseline that is one number then
+    changes nothing."""
+    normalize_by: Literal["steps", "episodes"] = "steps"
+    """Divide the sum over a batch by its steps, or by its episodes as the textbooks do, cut ones included; the gradient
+    then grows with their length."""
 
     def __post_init__(self):
         if min(self.num_envs, self.rollout_length) < 1:
             raise ValueError("num_envs and rollout_length must be at least 1")
+        if self.normalize_by not in ("steps", "episodes"):
+            raise ValueError(f"normalize_by = {self.normalize_by!r}; use steps or episodes")
 
     def iterate(self, env, population, estimator) -> dict[str, torch.Tensor]:
         """One iteration; returns metrics, one number per run."""
@@ -50,18 +58,24 @@ class REINFORCE:
 
         # learn
         with population.clock("learn"):
-            log = [population.update(self.loss, rollout.everything(estimate))]
+            batch = rollout.everything(estimate)
+            if self.normalize_by == "episodes":
+                batch["steps_per_episode"] = steps_per_episode(rollout)
+            log = [population.update(self.loss, batch)]
             population.update_observation_moments(rollout)
         return summary(population, rollout, estimate, log)
 
     def loss(self, policy, minibatch, coefficients):
-        """−E[log π(a|s) (G − b)], plus c_v ½E[((b−G)/σ)²] where the baseline is learned; of one run."""
+        """−E[log π(a|s) (G − b)], plus c_v ½E[((b−G)/σ)²] where the baseline is learned; of one run.
+
+        By episodes, the first term is the sum over the steps divided by the number of episodes.
+        """
         distribution, value = policy(minibatch["observation"])
         log_prob = distribution.log_prob(minibatch["action"])
         excess = minibatch["advantage"]
         if self.standardize_return:
             excess = (excess - excess.mean()) / (excess.std(correction=0) + 1e-8)
-        loss = -(log_prob * excess).mean()
+        loss = -(log_prob * excess).mean() * minibatch.get("steps_per_episode", 1.0)
         metrics = {
             "policy_loss": loss,
             "entropy": distribution.entropy().mean(),
@@ -71,3 +85,10 @@ class REINFORCE:
             metrics["value_loss"] = 0.5 * squared_error(value, minibatch, coefficients["value_scale"]).mean()
             loss = loss + coefficients["value_coef"] * metrics["value_loss"]
         return loss, metrics
+
+
+def steps_per_episode(rollout) -> torch.Tensor:
+    """Steps of each run's rollout divided by the episodes that it has a step of, (R,)."""
+    begins = rollout.by_run(rollout.terminated | rollout.truncated)[:-1].sum((0, 2))  # and one in each first row
+    num_envs = rollout.reward.shape[1] // rollout.num_runs
+    return rollout.length * num_envs / (num_envs + begins)
