@@ -142,3 +142,41 @@ def differential_advantage(reward, value, next_value, terminated, truncated, rew
     """The sum of gae_lambda^k times the differential TD error of row t + k, up to the end of the episode."""
     centred = [one - reward_rate for one in reward]
     return generalized_advantage(centred, value, next_value, terminated, truncated, 1.0, gae_lambda)
+
+
+def v_trace(reward, value, next_value, terminated, truncated, ratio, gamma, gae_lambda, max_ratio, max_trace_ratio):
+    """As IMPALA's eq. 1 says: the value, and each later TD error times all clipped ratios between; then one step ahead
+    of the advantage. Lists of targets, of advantages."""
+    targets = []
+    for t in range(len(reward)):
+        total = value[t]
+        for here in range(t, len(reward)):
+            weight = min(max_ratio, ratio[here])
+            for between in range(t, here):
+                weight *= gamma * gae_lambda * min(max_trace_ratio, ratio[between])
+            following = 0.0 if terminated[here] else gamma * next_value[here]
+            total += weight * (reward[here] + following - value[here])
+            if terminated[here] or truncated[here]:
+                break
+        targets.append(total)
+    advantages = []
+    for t in range(len(reward)):
+        following = next_value[t] if truncated[t] or t == len(reward) - 1 else targets[t + 1]
+        advantages.append(reward[t] - value[t] if terminated[t] else reward[t] + gamma * following - value[t])
+    return targets, advantages
+
+
+def pufferlib_advantage(value, reward, ended, ratio, gamma, gae_lambda, max_ratio, max_trace_ratio, reward_only=False):
+    """PufferLib's scalar loop in PufferLib's layout: reward and end stand with the observation that they led to, and
+    the last row is only looked at. reward_only: the ratio weighs the reward and not the whole TD error."""
+    result, following = [0.0] * len(value), 0.0
+    for t in range(len(value) - 2, -1, -1):
+        goes_on = 1.0 - ended[t + 1]
+        weight = min(max_ratio, ratio[t])
+        if reward_only:
+            error = weight * reward[t + 1] + gamma * value[t + 1] * goes_on - value[t]
+        else:
+            error = weight * (reward[t + 1] + gamma * value[t + 1] * goes_on - value[t])
+        following = error + gamma * gae_lambda * min(max_trace_ratio, ratio[t]) * goes_on * following
+        result[t] = following
+    return result

@@ -1,6 +1,7 @@
-"""Generalised advantage estimation.
+"""Generalised advantage estimation, and the λ-return, which is its target.
 
-Source: Schulman et al. 2015, "High-dimensional continuous control using generalized advantage estimation", eq. 16.
+Source: Schulman et al. 2015, "High-dimensional continuous control using generalized advantage estimation", eq. 16;
+Sutton & Barto 2018, section 12.1.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,25 @@ def generalized_advantage(reward, value, next_value, terminated, truncated, gamm
     decay = torch.where(terminated | truncated, 0.0, torch.as_tensor(gamma * gae_lambda, dtype=reward.dtype))
     advantage = reverse_scan(delta, decay)
     return advantage, advantage + value
+
+
+def lambda_return(reward, next_value, terminated, truncated, gamma, gae_lambda):
+    """The λ-return: (1−λ) λⁿ⁻¹ of each n-step return, what is left of the weight on the longest. The target of GAE.
+
+        Gₜ = rₜ + γ ((1−λ) v'ₜ + λ Gₜ₊₁),   rₜ at a termination,   rₜ + γ v'ₜ at a truncation and at the rollout's cut
+
+    It needs no value of the state itself, and equals `generalized_advantage` + V where v'ₜ = V(sₜ₊₁). λ = 1: the
+    reward-to-go. λ = 0: the one-step return.
+
+    Args: reward, next_value (T, B) float; terminated, truncated (T, B) bool; gamma, gae_lambda float or (B,).
+    Returns: lambda_return (T, B), in units of reward.
+    """
+    ends = terminated | truncated
+    one_step = torch.as_tensor(gamma * (1 - gae_lambda), dtype=reward.dtype)
+    weight = torch.where(ends, torch.as_tensor(gamma, dtype=reward.dtype), one_step)
+    weight[-1] = gamma
+    delta = reward + torch.where(terminated, 0.0, weight * next_value)
+    return reverse_scan(delta, torch.where(ends, 0.0, torch.as_tensor(gamma * gae_lambda, dtype=reward.dtype)))
 
 
 @dataclass(frozen=True)
