@@ -63,7 +63,7 @@ def create(directory: Path, training: Training) -> None:
         "algorithm": _describe(training.algorithms),
         "estimator": _describe(training.estimators),
         "policy": _describe([training.policy]),
-        "num_values": training.estimator.num_values,
+        "num_values": training.num_values,
         "seeds": list(training.seeds),
         "total_steps": training.total_steps,
         "versions": versions(training),

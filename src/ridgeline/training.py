@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from ridgeline import components
 from ridgeline.environments import make
@@ -133,13 +134,13 @@ class Training:
         estimators = [self.estimators[run] for run in runs]
         num_envs = self.algorithm.num_envs
         env = make(self.environment, num_envs, seeds, parameters=self.parameters)
-        num_values = self.estimator.num_values
+        self.num_values = num_values(self.estimator, env.action_space)
 
         def build():
             if isinstance(self.policy, torch.nn.Module):
                 return self.policy
             if hasattr(self.policy, "build"):
-                return self.policy.build(env.observation_space, env.action_space, num_values)
+                return self.policy.build(env.observation_space, env.action_space, self.num_values)
             return self.policy()
 
         if isinstance(self.policy, torch.nn.Module) and self.num_runs > 1:
@@ -327,6 +328,13 @@ def with_torch_threads(count: int):
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def num_values(estimator: Any, action_space: spaces.Space) -> int:
+    """Predictions per state that the estimator wants of the critic: its `num_values`, a number or a function of the
+    action space."""
+    count = estimator.num_values
+    return count(action_space) if callable(count) else count
 
 
 def _configurations(kind: str, item: Any) -> list[Any]:
