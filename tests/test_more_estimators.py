@@ -80,6 +80,20 @@ def test_random_patterns(steps, columns, chance, per_column, dtype):
         check(target, advantage + given[1], BOUND[dtype])
 
 
+def test_one_long_piece():
+    """The double sum as a matrix of weights: 512 rows without an end, one discount per column, the last two alike."""
+    reward, value, next_value, terminated, truncated = pattern(512, 4, 0.0)
+    never = torch.zeros_like(terminated)
+    next_value = torch.where(next_value.isnan(), 0.5, next_value)
+    gamma = torch.tensor([1.0, 0.99, 0.5, 0.5], dtype=torch.float64)
+    lag = torch.arange(512) - torch.arange(512).unsqueeze(1)
+    advantage, _ = harmonic_trace(reward, value, next_value, never, never, gamma)
+    for column, own in enumerate(gamma):
+        weight = torch.where(lag < 0, 0.0, own ** lag.clamp_min(0) / (1 + lag.clamp_min(0)))
+        delta = reward[:, column] + own * next_value[:, column] - value[:, column]
+        check(advantage[:, column], weight @ delta)
+
+
 # --------------------------------------------------------------------------------------------------------------- limits
 
 

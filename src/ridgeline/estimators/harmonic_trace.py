@@ -17,20 +17,27 @@ from ridgeline.rollout import Estimate, Rollout
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _harmonic_sum(delta, ends, gamma, out):
+    """Row by row to all rows before it in the piece: a sum of vectors, which the processor takes several numbers at a
+    time; each row's own sum over the rows behind it would be one number after the other."""
     steps, rows = delta.shape
-    column = np.empty(steps)
-    share = 1.0 / np.arange(1, steps + 1)
+    total, weight = np.empty(steps), np.empty(steps)
     for row in range(rows):
-        column[:] = delta[:, row]
-        last = steps - 1
-        for t in range(steps - 1, -1, -1):
-            if ends[t, row]:
-                last = t
-            total, power = 0.0, 1.0
-            for there in range(t, last + 1):
-                total += power * share[there - t] * column[there]
+        if row == 0 or gamma[row] != gamma[row - 1]:
+            power = 1.0
+            for lag in range(steps):
+                weight[steps - 1 - lag] = power / (1 + lag)  # backwards, as the rows before are
                 power *= gamma[row]
-            out[t, row] = total
+        total[:] = 0.0
+        first = 0
+        for here in range(steps):
+            error = np.float64(delta[here, row])
+            reached, own = total[first : here + 1], weight[steps - 1 - here + first :]
+            for i in range(len(reached)):
+                reached[i] += own[i] * error
+            if ends[here, row]:
+                first = here + 1
+        for t in range(steps):
+            out[t, row] = total[t]
 
 
 def harmonic_trace(reward, value, next_value, terminated, truncated, gamma):
