@@ -10,7 +10,7 @@ import ctypes
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -333,7 +333,7 @@ def with_torch_threads(count: int):
 def num_values(estimator: Any, action_space: spaces.Space) -> int:
     """Predictions per state that the estimator wants of the critic: its `num_values`, a number or a function of the
     action space."""
-    count = estimator.num_values
+    count: int | Callable[[spaces.Space], int] = estimator.num_values
     return count(action_space) if callable(count) else count
 
 
