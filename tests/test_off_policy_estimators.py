@@ -146,6 +146,14 @@ def test_a_ratio_without_meaning_is_not_hidden():
         assert all(tensor[:4, 1].isnan().any() and tensor[:, [0, 2]].isfinite().all() for tensor in result)
 
 
+def test_a_ratio_beyond_all_numbers_at_an_end_is_selected_away():
+    """exp overflows there; the trace ends, so its factor must be 0 and not infinity times 0."""
+    given = off_policy(6, 3, 0.0)
+    given[4][2, 1], given[-1][2, 1] = True, 1e6
+    for function in (v_trace, puffer_advantage):
+        assert all(result.isfinite().all() for result in function(*given, 0.9, 0.9, 1.0, INFINITE))
+
+
 # --------------------------------------------------------------------------------------------------------------- limits
 
 
@@ -188,6 +196,13 @@ def test_limits_off_policy(steps, columns, chance):
     check(puffer_advantage(*given, 0.97, 0.0)[0], log_ratio.exp().clamp_max(1.0) * error)
     check(v_trace(*given, 0.0, 1.0, INFINITE)[1] - value, log_ratio.exp() * (reward - value))
     check(v_trace(*given, 0.0)[0], reward - value)
+    # both limits are 1 unless they are given
+    for some, explicit in (
+        (v_trace(*given, 0.97), v_trace(*given, 0.97, 1.0, 1.0, 1.0)),
+        (puffer_advantage(*given, 0.97, 0.9), puffer_advantage(*given, 0.97, 0.9, 1.0, 1.0)),
+    ):
+        assert torch.equal(some[0], explicit[0]) and torch.equal(some[1], explicit[1])
+    assert VTrace() == VTrace(0.99, 1.0, 1.0, 1.0) and PufferAdvantage() == PufferAdvantage(0.99, 0.95, 1.0, 1.0)
     # limits above every ratio are no limits
     highest = float(log_ratio.exp().max())
     for some, unlimited in zip(
