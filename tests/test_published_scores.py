@@ -1,0 +1,53 @@
+"""benchmarks/published_scores.py: its arithmetic and its page; and, slow, that we reach what others have published."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+published = _load("published_scores")
+
+
+def test_score_by_hand():
+    """Three published seeds: the floor counts; ten: it does not; no standard deviation: the floor stands for it."""
+    ours = np.array([90.0, 110.0])  # mean 100, variance 200
+    assert published.score(ours, {"mean": 120, "sd": 6, "seeds": 3}) == pytest.approx(-20 / math.sqrt(100 + 12 + 144))
+    assert published.score(ours, {"mean": 120, "sd": 6, "seeds": 10}) == pytest.approx(-20 / math.sqrt(100 + 3.6))
+    assert published.score(ours, {"mean": -120, "sd": None, "seeds": 4}) == pytest.approx(220 / math.sqrt(100 + 144))
+
+
+def test_every_row_names_a_reference_of_its_own_algorithm():
+    for name, row in published.ROWS.items():
+        reference = published.REFERENCES[row.reference]
+        assert reference["algorithm"] == type(row.algorithm).__name__, name
+        assert name.split("-")[0] == reference["algorithm"].lower()
+
+
+def test_the_page_is_made_from_the_figures():
+    figures = json.loads(published.FIGURES.read_text(encoding="utf-8"))
+    page = published.PAGE.read_text(encoding="utf-8")
+    begin, end = published.MARKS
+    assert page.split(begin)[1].split(end)[0] == published.table(figures)
+
+
+def test_the_figures_are_those_of_their_seeds():
+    """Mean, standard deviation and z follow from the scores of the seeds."""
+    for name, one in json.loads(published.FIGURES.read_text(encoding="utf-8")).items():
+        scores = np.array(one["scores"])
+        assert len(scores) == one["seeds"] and scores.mean() == pytest.approx(one["mean"], abs=0.01), name
+        assert scores.std(ddof=1) == pytest.approx(one["sd"], abs=0.01)
+        reference = published.REFERENCES[published.ROWS[name].reference]
+        assert published.score(scores, reference) == pytest.approx(one["z"], abs=0.02), name
