@@ -124,6 +124,7 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "fixed_horizon"): "max_horizon",
     ("estimator", "block"): "horizon variant",
     ("estimator", "average_reward"): "gae_lambda reward_rate_step",
+    ("estimator", "dae"): "gamma corrected",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
     ),
