@@ -109,6 +109,26 @@ def fixed_horizon_target(reward, next_value, terminated, truncated):
     return result
 
 
+def fixed_horizon_trace(reward, value, next_value, terminated, truncated):
+    """The forward view: 1/(n (n + 1)) of the n-step advantage of the longest horizon, whose rest is predicted by what
+    is left of it; and what is left of the weights, 1/M, on the longest n."""
+    heads = [0, *(2**k for k in range(len(value[0])))]
+    result = []
+    for t in range(len(reward)):
+        by_length, total = [], 0.0
+        for n in range(1, heads[-1] + 1):
+            here = t + n - 1
+            total += reward[here]
+            rest = 0.0 if terminated[here] else at_horizon(heads[-1] - n, heads, [0.0, *next_value[here]])
+            by_length.append(total + rest - value[t][-1])
+            if terminated[here] or truncated[here] or here == len(reward) - 1:
+                break
+        longest = len(by_length)
+        total = sum(by_length[n - 1] / (n * (n + 1)) for n in range(1, longest))
+        result.append(total + by_length[-1] / longest)
+    return result
+
+
 def at_horizon(horizon, heads, values):
     """The straight line between the two heads around a horizon."""
     for k in range(1, len(heads)):
@@ -120,21 +140,43 @@ def at_horizon(horizon, heads, values):
 
 def block_target(reward, value, next_value, terminated, truncated, masked):
     """Walk on from each row: rewards as long as they belong to its episode, then zeros, predictions, or no target."""
+    return [
+        [target for target, _, _ in row]
+        for row in block_entries(reward, value, next_value, terminated, truncated, masked)
+    ]
+
+
+def block_entries(reward, value, next_value, terminated, truncated, masked):
+    """(target, seen, known) of each row and lag: known is what was seen, and the zeros behind a termination as far as
+    the rollout would have reached."""
     horizon, result = len(value[0]), []
     for t in range(len(reward)):
-        targets, here, ended = [], t, None
+        entries, here, ended = [], t, None
         for j in range(horizon):
             if ended is None:
-                targets.append(reward[here])
+                entries.append((reward[here], True, True))
                 if terminated[here] or truncated[here] or here == len(reward) - 1:
                     ended, since = here, 0
                 here += 1
-            elif masked:
-                targets.append(value[t][j])
             else:
-                targets.append(0.0 if terminated[ended] else next_value[ended][since])
+                zero = terminated[ended]
+                unmasked = 0.0 if zero else next_value[ended][since]
+                entries.append((value[t][j] if masked else unmasked, False, zero and t + j < len(reward)))
                 since += 1
-        result.append(targets)
+        result.append(entries)
+    return result
+
+
+def lag_weight(variance, reward_variance, puf):
+    """P3O's loop over the lags of one row."""
+    inverse = []
+    for one in variance:
+        weight = 1 / one - (puf / reward_variance if reward_variance > 0 else 0.0)
+        inverse.append(max(0.0, weight))
+    largest, result, stopped = max(inverse), [], False
+    for j, one in enumerate(inverse):
+        stopped = stopped or (j >= 16 and variance[j] ** 0.5 > 0.95 * reward_variance**0.5)
+        result.append(0.0 if stopped or largest == 0 else one / largest)
     return result
 
 

@@ -5,14 +5,20 @@ import pytest
 import torch
 from test_estimators import BOUND, GOLDEN, NAN, PATTERNS, TOLERANCE
 from test_more_estimators import check, columns_of, critic_update, fixed_point, heads, rollout
+from test_smoke import check as check_training
 
+import ridgeline
+from ridgeline.algorithms.ppo import PPO
 from ridgeline.estimators.block import Block, block_target
-from ridgeline.estimators.fixed_horizon import FixedHorizon, fixed_horizon_target
+from ridgeline.estimators.fixed_horizon import FixedHorizon, fixed_horizon_target, fixed_horizon_trace
 from ridgeline.estimators.monte_carlo import reward_to_go
+from ridgeline.training import Training
 
 each_pattern = pytest.mark.parametrize(("steps", "columns", "chance"), PATTERNS)
 each_estimator = pytest.mark.parametrize(
-    "estimator", [FixedHorizon(1), FixedHorizon(64), Block(8), Block(8, "masked"), Block(1)], ids=str
+    "estimator",
+    [FixedHorizon(1), FixedHorizon(64), FixedHorizon(64, "half"), Block(8), Block(8, "masked"), Block(1)],
+    ids=str,
 )
 
 
@@ -34,7 +40,7 @@ def test_golden_fixed_horizon(dtype):
         torch.tensor([given[name][h] for h in "124"], dtype=torch.float64) for name in ("V_end", "V_final_obs_t5")
     )
     batch = golden(values, at_cut, at_truncation, dtype)
-    estimate, _ = FixedHorizon(4)(batch, {})
+    estimate, _ = FixedHorizon(4, "half")(batch, {})
     assert estimate.target is not None and estimate.target.dtype == dtype
     for k, h in enumerate((1, 2, 4)):
         target = torch.tensor(GOLDEN[f"FH_target_h{h}_halfbackup"], dtype=dtype)
@@ -53,9 +59,16 @@ def test_golden_block(variant, dtype):
         for name in ("every_row", "at_cut", "final_obs_t5")
     )
     batch = golden(every.repeat(8, 1), at_cut, at_truncation, dtype)
-    advantage = Block(4, variant)(batch, {})[0].advantage
-    assert advantage.dtype == dtype
-    check(advantage[:, 0], torch.tensor(GOLDEN[f"block_H4_{variant}"], dtype=dtype), TOLERANCE[dtype])
+    estimate, _ = Block(4, variant)(batch, {})
+    assert estimate.advantage.dtype == dtype
+    check(estimate.advantage[:, 0], torch.tensor(GOLDEN[f"block_H4_{variant}"], dtype=dtype), TOLERANCE[dtype])
+    if variant == "masked":
+        seen = [3, 2, 1, 3, 2, 1, 2, 1]  # rows to the end of the piece: terminated at row 2, truncated at 5, cut at 7
+        weight = [[float(j < count) for j in range(4)] for count in seen]
+        assert estimate.target_weight is not None and estimate.target_weight.dtype == dtype
+        assert estimate.target_weight[:, 0].tolist() == weight
+    else:
+        assert estimate.target_weight is None
 
 
 def slow(function, *tensors, **settings):
@@ -74,12 +87,18 @@ def test_random_patterns(steps, columns, chance, dtype):
         target = fixed_horizon_target(batch.reward, next_value, *flags)
         assert target.dtype == dtype
         check(target, slow(naive.fixed_horizon_target, batch.reward, next_value, *flags), BOUND[dtype])
-    for count in (1, 2, 7):
-        given = batch.reward, batch.value[..., :count], batch.next_value[..., :count], *flags
-        for masked in (False, True):
-            target = block_target(*given, masked)
-            assert target.dtype == dtype
-            check(target, slow(naive.block_target, *given, masked=masked), BOUND[dtype])
+        given = batch.reward, batch.value[..., :count], next_value, *flags
+        advantage = fixed_horizon_trace(*given)
+        assert advantage.dtype == dtype
+        check(advantage, slow(naive.fixed_horizon_trace, *given), BOUND[dtype])
+        target, seen, known = block_target(*given)
+        assert target.dtype == dtype
+        entries = slow(naive.block_entries, *given, masked=False)
+        for ours, theirs in zip((target, seen.double(), known.double()), entries.unbind(-1), strict=True):
+            check(ours, theirs, BOUND[dtype])
+        estimate, _ = Block(count, "masked")(rollout(*given), {})
+        check(estimate.target, slow(naive.block_target, *given, masked=True), BOUND[dtype])
+        check(estimate.target_weight, seen.to(dtype))
 
 
 # --------------------------------------------------------------------------------------------------------------- limits
@@ -91,12 +110,14 @@ def test_limits(steps, columns, chance):
     batch = heads(steps, columns, chance, 9)
     given = batch.terminated, batch.truncated
     check(fixed_horizon_target(batch.reward, batch.next_value, *given)[..., 0], batch.reward)
-    check(block_target(batch.reward, batch.value[..., :1], batch.next_value[..., :1], *given)[..., 0], batch.reward)
+    check(block_target(batch.reward, batch.value[..., :1], batch.next_value[..., :1], *given)[0][..., 0], batch.reward)
+    heads_one = batch.value[..., :1], batch.next_value[..., :1]
+    check(fixed_horizon_trace(batch.reward, *heads_one, *given), batch.reward - batch.value[..., 0])
     nothing = torch.where(batch.next_value.isnan(), NAN, 0.0).double()
     expected = reward_to_go(batch.reward, nothing[..., 0], *given, 1.0)
     check(fixed_horizon_target(batch.reward, nothing, *given)[..., -1], expected)  # half of 256 is more than 90
     nothing = torch.where(batch.terminated, NAN, 0.0).double().unsqueeze(-1).repeat(1, 1, 90)
-    check(block_target(batch.reward, torch.zeros_like(nothing), nothing, *given).sum(-1), expected)
+    check(block_target(batch.reward, torch.zeros_like(nothing), nothing, *given)[0].sum(-1), expected)
 
 
 def test_a_flat_reward_is_predicted_without_error():
@@ -105,6 +126,7 @@ def test_a_flat_reward_is_predicted_without_error():
     truncated = (torch.arange(20) == 13).unsqueeze(1)
     exact = (2.0 ** torch.arange(11, dtype=torch.float64)).expand(20, 1, -1)
     check(fixed_horizon_target(reward, exact, never, truncated), exact)
+    check(FixedHorizon()(rollout(reward, exact, exact, never, truncated), {})[0].advantage, 0 * reward)
     ones = torch.ones(20, 1, 32, dtype=torch.float64)
     check(Block()(rollout(reward, ones, ones, never, truncated), {})[0].advantage, 0 * reward)
 
@@ -116,6 +138,24 @@ def test_the_masked_block_cannot_see_survival():
     batch = rollout(torch.ones(6, 1, dtype=torch.float64), values, values, ends, ends & False)
     assert Block(4, "masked")(batch, {})[0].advantage.ravel().tolist() == [0, 0, 0, 0, 0, 0]
     assert Block(4)(batch, {})[0].advantage.ravel().tolist() == [0, -1, -2, -3, 0, 0]
+    # and with any critic, nothing but the critic's error in what was seen
+    values = heads(6, 1, 0.0, 4).value
+    wrong = Block(4, "masked")(rollout(batch.reward, values, values, ends, ends & False), {})[0].advantage
+    own_error = torch.where(torch.arange(4) < torch.tensor([4, 3, 2, 1, 2, 1]).view(6, 1, 1), 1 - values, 0.0)
+    check(wrong, own_error.sum(-1))
+
+
+def test_the_trace_of_a_shrinking_horizon_by_hand():
+    """Horizons 1, 2, 4; three rows, terminated at the last. Row 0: delta 1 + V'3 - V4, where 3 lies halfway between the
+    heads 2 and 4; then half of (0 + V'2 - V3), then a third of (2 - V2)."""
+    reward = torch.tensor([[1.0], [0.0], [2.0]], dtype=torch.float64)
+    value = torch.tensor([[0.5, 1.0, 2.0], [0.0, 3.0, 4.0], [1.0, 1.5, 1.75]], dtype=torch.float64).unsqueeze(1)
+    next_value = torch.cat([value[1:], torch.full_like(value[:1], NAN)])
+    ends = torch.tensor([[False], [False], [True]])
+    first = (1 + 3.5 - 2) + (0 + 1.5 - 3.5) / 2 + (2 - 1.5) / 3
+    second = (0 + 1.625 - 4) + (2 - 1.625) / 2
+    advantage = fixed_horizon_trace(reward, value, next_value, ends, ends)
+    assert advantage.ravel().tolist() == pytest.approx([first, second, 2 - 1.75])
 
 
 # --------------------------------------------------------------------------------- as the training loop calls them
@@ -157,6 +197,9 @@ def test_a_termination_is_an_end():
         (lambda: FixedHorizon(0), "max_horizon = 0; use a power of two"),
         (lambda: FixedHorizon(12), "max_horizon = 12; use a power of two"),
         (lambda: FixedHorizon(4.0), "max_horizon = 4.0; use a power of two"),  # type: ignore[arg-type]
+        (lambda: FixedHorizon(4, "full"), "trace = 'full'; use harmonic or half"),  # type: ignore[arg-type]
+        (lambda: Block(4, puf=-0.1), "puf = -0.1; use a number from 0, or None"),
+        (lambda: Block(4, puf=NAN), "puf = nan; use a number from 0, or None"),
         (lambda: Block(0), "horizon = 0; use a whole number from 1"),
         (lambda: Block(4, "maskd"), "variant = 'maskd'; use absorbing or masked"),  # type: ignore[arg-type]
     ],
@@ -164,3 +207,23 @@ def test_a_termination_is_an_end():
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("environment", ["pendulum", "mountain_car_continuous"])
+@pytest.mark.parametrize("estimator", [Block(12, "masked"), Block(12, puf=0.5), FixedHorizon(16, "half")], ids=str)
+def test_continuous_actions(estimator, environment):
+    """Nothing in these estimators looks at actions; each has been trained with every kind."""
+    check_training(
+        Training(environment, PPO(num_envs=4, rollout_length=8), estimator, total_steps=96, num_runs=2, num_threads=1)
+    )
+
+
+@pytest.mark.slow
+def test_survival_is_learned_with_the_correction_only():
+    """CartPole, PPO, 300,000 steps, seeds 1000 to 1003, mean return of the last 100 episodes. Measured: absorbing 474
+    (400 to 500), masked 120 (35 to 176). Masked rises at first, to 175 after 75,000 steps, by the critic's errors."""
+    returns = {}
+    for variant in ("absorbing", "masked"):
+        result = ridgeline.train("cartpole", PPO(), Block(32, variant), total_steps=300_000, num_runs=4, seed=1000)
+        returns[variant] = sum(result.episode_return) / 4
+    assert returns["absorbing"] > 400 and returns["masked"] < 200
