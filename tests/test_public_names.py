@@ -121,9 +121,9 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "monte_carlo"): "gamma reward_to_go baseline constant_baseline",
     ("estimator", "harmonic_trace"): "gamma",
     ("estimator", "static_mixture"): "undiscounted",
-    ("estimator", "fixed_horizon"): "max_horizon",
-    ("estimator", "block"): "horizon variant",
-    ("estimator", "average_reward"): "gae_lambda reward_rate_step",
+    ("estimator", "fixed_horizon"): "max_horizon trace",
+    ("estimator", "block"): "horizon variant puf",
+    ("estimator", "average_reward"): "gae_lambda reward_rate_step variant value_centering",
     ("estimator", "dae"): "gamma corrected",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
