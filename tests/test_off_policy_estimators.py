@@ -14,6 +14,7 @@ import ridgeline
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.estimators.gae import GAE, generalized_advantage, lambda_return
 from ridgeline.estimators.monte_carlo import reward_to_go
+from ridgeline.estimators.n_step import n_step_advantage
 from ridgeline.estimators.puffer_advantage import PufferAdvantage, puffer_advantage
 from ridgeline.estimators.v_trace import VTrace, v_trace
 from ridgeline.rollout import Rollout
@@ -99,6 +100,29 @@ def test_random_patterns(steps, columns, chance, per_column, dtype):
     ):
         assert result.dtype == dtype
         check(result, by_hand, BOUND[dtype])
+
+
+def n_step_of_tensors(reward, next_value, terminated, truncated, gamma, num_steps):
+    """What the compiled loop does, with whole tensors: one reward more in each pass."""
+    goes_on = ~(terminated | truncated)[:-1]
+    gamma = torch.as_tensor(gamma, dtype=reward.dtype)
+    one_step = reward + torch.where(terminated, 0.0, gamma * next_value)
+    target = one_step
+    for _ in range(min(num_steps, len(reward)) - 1):
+        longer = torch.where(goes_on, reward[:-1] + gamma * target[1:], one_step[:-1])
+        target = torch.cat([longer, one_step[-1:]])
+    return target
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize(("steps", "columns", "chance"), [*PATTERNS, (5, 700, 0.1)])
+def test_the_compiled_n_step_return_has_the_bits_of_its_twin(steps, columns, chance, dtype):
+    """More columns than it takes at once, and rows that are not contiguous, included."""
+    given = [tensor[:, ::2] for tensor in pattern(steps, 2 * columns, chance, dtype)]
+    per_column = torch.linspace(0.0, 1.0, columns, dtype=torch.float64)
+    for gamma, num_steps in itertools.product((0.97, per_column), (1, 2, 5, steps + 3)):
+        expected = n_step_of_tensors(given[0], *given[2:], gamma, num_steps)
+        assert torch.equal(n_step_advantage(*given, gamma, num_steps)[1], expected)
 
 
 @pytest.mark.parametrize("reward_only", [False, True])

@@ -8,9 +8,28 @@ look less far; `num_steps` >= rollout_length gives that.
 
 from dataclasses import dataclass
 
+import numba
 import torch
 
 from ridgeline.rollout import Estimate, Rollout
+
+COLUMNS = 256  # taken at once: what a pass over them touches stays in the cache
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _lengthen(reward, goes_on, one_step, gamma, num_steps, target):
+    """One-step returns (T, B) in `target` become num_steps-step returns, by one reward in each pass."""
+    steps, columns = reward.shape
+    for start in range(0, columns, COLUMNS):
+        own = slice(start, min(start + COLUMNS, columns))
+        factor = gamma[own]
+        for _ in range(num_steps - 1):
+            for t in range(steps - 1):  # forwards: the next row is still that of the last pass
+                here, following = target[t, own], target[t + 1, own]
+                first, inside, shortest = reward[t, own], goes_on[t, own], one_step[t, own]
+                for b in range(len(here)):
+                    longer = first[b] + factor[b] * following[b]
+                    here[b] = longer if inside[b] else shortest[b]
 
 
 def n_step_advantage(reward, value, next_value, terminated, truncated, gamma, num_steps: int):
@@ -25,12 +44,13 @@ def n_step_advantage(reward, value, next_value, terminated, truncated, gamma, nu
     Returns: advantage (T, B), target (T, B), in units of reward.
     """
     gamma = torch.as_tensor(gamma, dtype=reward.dtype)
-    goes_on = ~(terminated | truncated)[:-1]
-    shortest = reward + torch.where(terminated, 0.0, gamma * next_value)
-    target = shortest
-    for _ in range(min(num_steps, len(reward)) - 1):
-        longer = torch.where(goes_on, reward[:-1] + gamma * target[1:], shortest[:-1])
-        target = torch.cat([longer, shortest[-1:]])
+    one_step = reward + torch.where(terminated, 0.0, gamma * next_value)
+    target = one_step.clone(memory_format=torch.contiguous_format)
+    goes_on, factor = ~(terminated | truncated), gamma.expand(reward.shape[1]).contiguous()
+    _lengthen(
+        reward.contiguous().numpy(), goes_on.contiguous().numpy(), one_step.contiguous().numpy(), factor.numpy(),
+        min(num_steps, len(reward)), target.numpy(),
+    )  # fmt: skip
     return target - value, target
 
 
