@@ -94,25 +94,25 @@ FIELDS = {
 
 FLAGS = {  # the settings of each component, in order; their values are defaults, their names are not to be changed
     ("algorithm", "ppo"): (
-        "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate clip_coef entropy_coef "
-        "value_coef value_clip_coef max_grad_norm target_kl normalize_advantage "
+        "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate optimizer clip_coef "
+        "entropy_coef value_coef value_clip_coef max_grad_norm target_kl normalize_advantage "
         "recompute_advantage"
     ),
     ("algorithm", "vpg"): (
-        "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate entropy_coef value_coef "
-        "max_grad_norm normalize_advantage"
+        "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate optimizer entropy_coef "
+        "value_coef max_grad_norm normalize_advantage"
     ),
     ("algorithm", "a2c"): (
-        "num_envs rollout_length learning_rate anneal_learning_rate entropy_coef value_coef max_grad_norm "
+        "num_envs rollout_length learning_rate anneal_learning_rate optimizer entropy_coef value_coef max_grad_norm "
         "normalize_advantage"
     ),
     ("algorithm", "trpo"): (
         "num_envs rollout_length max_kl damping num_conjugate_gradient_steps num_line_search_steps num_value_updates "
-        "learning_rate anneal_learning_rate normalize_advantage"
+        "learning_rate anneal_learning_rate optimizer normalize_advantage"
     ),
     ("algorithm", "reinforce"): (
-        "num_envs rollout_length learning_rate anneal_learning_rate value_coef max_grad_norm standardize_return "
-        "normalize_by"
+        "num_envs rollout_length learning_rate anneal_learning_rate optimizer value_coef max_grad_norm "
+        "standardize_return normalize_by"
     ),
     ("estimator", "gae"): "gamma gae_lambda truncation_as_termination",
     ("estimator", "n_step"): "gamma num_steps",

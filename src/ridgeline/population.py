@@ -20,9 +20,9 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
+from ridgeline import optimizers
 from ridgeline.distributions import draw_noise
 from ridgeline.normalize import RunningMoments, TargetMoments
-from ridgeline.optimizers import adam
 
 INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes of random streams
 PHASES = ("act", "environment", "estimate", "learn")  # where the time goes
@@ -42,6 +42,7 @@ class Population:
         seeds: one per run.
         coefficients: name -> one float per run; what the losses read.
         vmap: map one module over stacked parameters; False needs R = 1 and calls the module directly. Default: R > 1.
+        optimizer: "adam", or "muon" for the matrices among the parameters.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Population:
         seeds: Sequence[int],
         coefficients: Mapping[str, Sequence[float]],
         vmap: bool | None = None,
+        optimizer: str = "adam",
     ):
         self.seeds = tuple(seeds)
         self.num_runs = len(self.seeds)
@@ -68,16 +70,16 @@ class Population:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
+        self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
         # the buffer itself, which changes in place
         self.coefficients["value_scale"] = self.buffers.get("value_scale", torch.ones(self.num_runs))
-        buffers = self.buffers
         self.observation_moments = (
-            RunningMoments(self.num_runs, buffers["observation_mean"].shape[-1])
-            if "observation_mean" in buffers
+            RunningMoments(self.num_runs, self.buffers["observation_mean"].shape[-1])
+            if "observation_mean" in self.buffers
             else None
         )
         self.target_moments = (
-            TargetMoments(self.num_runs, buffers["value_mean"].shape[-1])
+            TargetMoments(self.num_runs, self.buffers["value_mean"].shape[-1])
             if getattr(self.module, "normalize_value", False)
             else None
         )
@@ -301,13 +303,13 @@ class Population:
         return losses, {name: tensor.detach() for name, tensor in metrics.items()}
 
     def _step(self, allowed: torch.Tensor) -> torch.Tensor:
-        """Clip each run's gradient by its norm, take an Adam step where allowed; norms (R,)."""
+        """Clip each run's gradient by its norm, let the optimizer update where allowed; norms (R,)."""
         norm = torch.empty(self.num_runs)
-        rate = self.learning_rate()
         limit = self.coefficients.get("max_grad_norm", torch.full((self.num_runs,), math.inf))
-        adam(
+        optimizers.update(
             self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
-            self.starts, self.step_count.numpy(), rate.numpy(), limit.numpy(), allowed.numpy(), norm.numpy(),
+            self.starts, self.muon_matrices, self.step_count.numpy(), self.learning_rate().numpy(), limit.numpy(),
+            allowed.numpy(), norm.numpy(),
         )  # fmt: skip
         self.update_count += allowed & torch.isfinite(norm)
         return norm

@@ -145,8 +145,8 @@ class Training:
 
         if isinstance(self.policy, torch.nn.Module) and self.num_runs > 1:
             raise ValueError("one nn.Module is the policy of one run; for more runs pass a function that makes one")
-        coefficients = components.stack(algorithms)
-        population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap)
+        coefficients, optimizer = components.stack(algorithms), getattr(self.algorithm, "optimizer", "adam")
+        population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap, optimizer)
         for algorithm, estimator in zip(algorithms, estimators, strict=True):
             if hasattr(estimator, "check"):
                 estimator.check(env, population, algorithm)

@@ -8,6 +8,7 @@ standard deviation (policies.py). The original's advantage is that of `n_step`, 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -23,9 +24,11 @@ class A2C:
     rollout_length: int = 8
     """Steps per instance and iteration."""
     learning_rate: float = 2e-3
-    """Step size of Adam."""
+    """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
     value_coef: float = 0.5

@@ -7,6 +7,7 @@ means the same at every scale of reward; value clipping is off unless asked for.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -26,9 +27,11 @@ class PPO:
     num_minibatches: int = 4
     """Parts into which a pass is divided."""
     learning_rate: float = 2.5e-3
-    """Step size of Adam."""
+    """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the parameters: Adam, or Muon for matrices, at its best with a learning rate near 1e-2."""
     clip_coef: float = 0.2
     """Half-width of the interval around 1 in which the ratio is rewarded."""
     entropy_coef: float = 0.01

@@ -25,9 +25,11 @@ class REINFORCE:
     rollout_length: int = 128
     """Steps per instance and iteration; episodes that it cuts are bootstrapped by the estimator."""
     learning_rate: float = 3e-3
-    """Step size of Adam."""
+    """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
     value_coef: float = 0.5
     """Weight of half the squared error of the learned baseline."""
     max_grad_norm: float = 0.5

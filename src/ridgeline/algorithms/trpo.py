@@ -11,7 +11,7 @@ line search ends where it will. The work is in products over the whole rollout, 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -44,9 +44,11 @@ class TRPO:
     num_value_updates: int = 20
     """Gradient steps of the critic."""
     learning_rate: float = 5e-3
-    """Step size of the critic's Adam."""
+    """Step size of the critic's optimizer."""
     anneal_learning_rate: bool = True
     """Let the critic's learning rate fall linearly to zero over the training."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the critic's parameters: Adam, or Muon for matrices and Adam for the rest."""
     normalize_advantage: bool = True
     """Standardise the advantage within each rollout."""
 

@@ -5,6 +5,7 @@ Schulman et al. 2015; the order of steps is Spinning Up's.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -22,9 +23,11 @@ class VPG:
     num_value_updates: int = 8
     """Gradient steps of the critic alone, after the one of policy and critic."""
     learning_rate: float = 5e-3
-    """Step size of Adam."""
+    """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
