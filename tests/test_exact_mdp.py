@@ -30,6 +30,8 @@ from ridgeline.algorithms.vpg import VPG
 from ridgeline.distributions import Categorical
 from ridgeline.estimators.average_reward import AverageReward
 from ridgeline.estimators.block import Block
+from ridgeline.estimators.dae import DAE
+from ridgeline.estimators.fixed_horizon import FixedHorizon
 from ridgeline.estimators.gae import GAE
 from ridgeline.estimators.harmonic_trace import HarmonicTrace
 from ridgeline.estimators.monte_carlo import MonteCarlo
@@ -127,9 +129,10 @@ LIMIT = 5  # steps until every second column is truncated, where there is a limi
 @functools.cache
 def simulate(mdp: MDP, steps: int, columns: int, limit: bool, seed: int, other: bool = False) -> dict[str, np.ndarray]:
     """Columns that begin with an episode: state, action, following, reward, terminated, truncated, (T, B) each; `rows`,
-    how many rows are seen at most from each on: up to the limit or to the cut. `other`: the other policy acts."""
+    how many rows are seen at most from each on: up to the limit or to the cut; `policy` (T, B, A), which acted: the
+    `other` one or the MDP's."""
     generator = np.random.default_rng([7, seed])
-    record: dict[str, list] = {name: [] for name in ("state", "action", "following", "reward", "terminated")}
+    record: dict[str, list] = {name: [] for name in ("policy", "state", "action", "following", "reward", "terminated")}
     truncated = np.zeros((steps, columns), bool)
     truncated[LIMIT - 1, ::2] = limit
     state = generator.choice(len(mdp.start), columns, p=mdp.start)
@@ -139,7 +142,7 @@ def simulate(mdp: MDP, steps: int, columns: int, limit: bool, seed: int, other: 
         following = draw(generator, mdp.transition[state, action])
         terminated = following == len(mdp.start)
         reward = mdp.reward[state, action, following] + NOISE * generator.normal(size=columns)
-        for name, array in zip(record, (state, action, following, reward, terminated), strict=True):
+        for name, array in zip(record, (policy[state], state, action, following, reward, terminated), strict=True):
             record[name].append(array)
         again = generator.choice(len(mdp.start), columns, p=mdp.start)
         state = np.where(terminated | truncated[t], again, following)
@@ -159,12 +162,13 @@ def make_rollout(
     """With a critic that says `heads` (S, K), NaN behind an end; log_ratio (S, A)."""
     following = np.concatenate([heads, np.full((1, heads.shape[1]), math.nan)])[found["following"]]
     empty = torch.zeros(0)
-    names = "action", "reward", "terminated", "truncated"
+    names = ("action", "reward", "terminated", "truncated")
     action, reward, terminated, truncated = (torch.from_numpy(found[name]) for name in names)
     value, next_value = torch.from_numpy(heads[found["state"]]), torch.from_numpy(following)
     batch = Rollout(num_runs, empty, action, empty, value, next_value, reward, terminated, truncated)
     log_ratio = np.zeros((len(heads), 3)) if log_ratio is None else log_ratio
     batch.log_ratio = torch.from_numpy(log_ratio[found["state"], found["action"]])
+    batch._distribution = Categorical(torch.from_numpy(np.log(found["policy"])))
     return batch
 
 
@@ -179,9 +183,12 @@ def scores(error: np.ndarray, found: dict[str, np.ndarray], num_clusters: int) -
     return result
 
 
-def wrong_heads(mdp: MDP, num_values: int) -> np.ndarray:
+def wrong_heads(mdp: MDP, estimator: Any) -> np.ndarray:
     """(S, K) predictions without any sense."""
-    return np.random.default_rng(5).normal(scale=2.0, size=(len(mdp.start), num_values))
+    count: Any = estimator.num_values
+    if callable(count):
+        count = count(spaces.Discrete(mdp.policy.shape[1]))
+    return np.random.default_rng(5).normal(scale=2.0, size=(len(mdp.start), count))
 
 
 # -------------------------------------------------------------------------- whole episodes: critics without any sense
@@ -238,25 +245,27 @@ UNBIASED: list[tuple[Any, Callable]] = [  # an estimator, its mean advantage (S,
     (NStep(GAMMA, 9), discounted),
     (VTrace(GAMMA, 1.0), discounted),
     (PufferAdvantage(GAMMA, 1.0), discounted),
+    (DAE(GAMMA, corrected=True), discounted),
     (Block(3), undiscounted),
     (Block(5), undiscounted),
+    (FixedHorizon(8, "half"), lambda mdp, heads: undiscounted(mdp, heads[:, -1:])),
 ]
 
 
 @pytest.mark.parametrize(("estimator", "truth"), UNBIASED, ids=lambda x: str(x) if hasattr(x, "num_values") else "")
 def test_whole_episodes_need_no_critic(estimator, truth):
-    """400 runs of 50 columns of two episodes; what is remembered comes from three rollouts before."""
+    """2500 runs of 8 columns of two episodes; what is remembered comes from three rollouts before."""
     mdp, memory = layered(), {}
-    heads = wrong_heads(mdp, estimator.num_values)
+    heads = wrong_heads(mdp, estimator)
     for seed in range(4):
         found = simulate(mdp, 6, 20_000, False, seed)
-        estimate, memory = estimator(make_rollout(found, heads, 400), memory)
+        estimate, memory = estimator(make_rollout(found, heads, 2500), memory)
     expected = truth(mdp, heads)[found["state"], found["action"]]
-    assert np.abs(scores(estimate.advantage.numpy() - expected, found, 400)).max() < 4
+    assert np.abs(scores(estimate.advantage.numpy() - expected, found, 2500)).max() < 4
 
 
 def test_a_return_in_its_own_baseline_is_noticed():
-    """The test above has the power to tell: less the mean of its own batch, 16 episodes, an advantage is too small."""
+    """The test above has the power to tell: less the mean of its own 16 episodes, an advantage is too small."""
     mdp, heads, estimator = layered(), np.zeros((5, 1)), MonteCarlo(GAMMA, True, "none")
     found = simulate(mdp, 6, 20_000, False, 3)
     advantage = estimator(make_rollout(found, heads, 2500), {})[0].advantage.unflatten(1, (2500, 8))
@@ -324,7 +333,7 @@ def discounted_case(estimator, weights: Callable, ratio: Callable | None = None,
 
     def mean(mdp: MDP, heads: np.ndarray, rows: int) -> np.ndarray:
         error = heads[:, 0] - mdp.value(GAMMA)
-        result = mdp.action_value(GAMMA) - heads
+        result = discounted(mdp, heads)
         for n, share in weights(rows).items():
             result = result + share * GAMMA**n * mdp.ahead(n) @ error
         return result * ratio(mdp) if ratio else result
@@ -332,7 +341,11 @@ def discounted_case(estimator, weights: Callable, ratio: Callable | None = None,
     def advantage(mdp: MDP) -> np.ndarray:
         return mdp.action_value(GAMMA) - mdp.value(GAMMA)[:, None]
 
-    return Case(estimator, mean, lambda mdp: mdp.value(GAMMA)[:, None], advantage, **settings)
+    def exact(mdp: MDP) -> np.ndarray:
+        value = mdp.value(GAMMA)[:, None]
+        return np.concatenate([value, advantage(mdp)], 1) if isinstance(estimator, DAE) else value
+
+    return Case(estimator, mean, exact, advantage, **settings)
 
 
 def endless_case(estimator, weights: Callable, rate: float) -> Case:
@@ -376,24 +389,24 @@ def horizon_case(estimator, weights: Callable) -> Case:
     return Case(estimator, mean, exact, undiscounted_advantage)
 
 
-def block_case(estimator, absorbing: bool = True) -> Case:
+def block_case(estimator, absorbing: bool = True, weights: tuple[float, ...] = (1.0,) * 9, **settings) -> Case:
     """Each lag that is seen, less its prediction; what is not seen is predicted at the cut, or masked. A lag behind an
-    end is 0 and less its prediction, or masked."""
+    end is 0 and less its prediction, or masked. Each lag times its weight."""
 
     def mean(mdp: MDP, heads: np.ndarray, rows: int) -> np.ndarray:
         result = 0 * mdp.policy
         for lag in range(estimator.horizon):
             if lag < rows:
                 alive = mdp.ahead(lag).sum(-1) if lag and not absorbing else 1.0
-                result = result + mdp.reward_ahead(lag) - alive * heads[:, lag, None]
+                result = result + weights[lag] * (mdp.reward_ahead(lag) - alive * heads[:, lag, None])
             elif absorbing:
-                result = result + mdp.ahead(rows) @ heads[:, lag - rows] - heads[:, lag, None]
+                result = result + weights[lag] * (mdp.ahead(rows) @ heads[:, lag - rows] - heads[:, lag, None])
         return result
 
     def exact(mdp: MDP) -> np.ndarray:
         return np.stack([(mdp.policy * mdp.reward_ahead(lag)).sum(1) for lag in range(estimator.horizon)], 1)
 
-    return Case(estimator, mean, exact, undiscounted_advantage)
+    return Case(estimator, mean, exact, undiscounted_advantage, **settings)
 
 
 def undiscounted_advantage(mdp: MDP) -> np.ndarray:
@@ -413,6 +426,13 @@ class Component:
 
 
 ANY = math.inf
+ONE = torch.ones(1, dtype=torch.float64)
+P3O = {  # variances of 0.5, 1, 2, 3 and of the rewards, 4: 1/variance - 0.5/4 is 15, 7, 3 and 5/3 eighths
+    "lag_variance": torch.tensor([[0.5, 1.0, 2.0, 3.0]], dtype=torch.float64),
+    "lag_count": ONE.expand(1, 4),
+    "target_mean": ONE,
+    "target_square": 5 * ONE,
+}
 CASES = [
     discounted_case(GAE(GAMMA, 0.0), geometric(0.0)),
     discounted_case(GAE(GAMMA, 0.7), geometric(0.7)),
@@ -427,9 +447,15 @@ CASES = [
     discounted_case(VTrace(GAMMA, 0.7, ANY, ANY), one_more(geometric(0.7)), off_policy=True),
     discounted_case(PufferAdvantage(GAMMA, 0.7), geometric(0.7)),
     discounted_case(PufferAdvantage(GAMMA, 0.7, ANY, ANY), geometric(0.7), by_ratio, off_policy=True),
+    discounted_case(DAE(GAMMA, corrected=True), exactly(99)),
     endless_case(AverageReward(0.7), geometric(0.7), rate=0.2),
+    endless_case(AverageReward(0.7, 1e-9, "apo"), geometric(0.7), rate=0.2),
+    horizon_case(FixedHorizon(8, "half"), exactly(4)),
+    horizon_case(FixedHorizon(8), harmonic),
     block_case(Block(4)),
     block_case(Block(4, "masked"), absorbing=False),
+    block_case(Block(4, puf=0.5), weights=(1, 7 / 15, 3 / 15, 1 / 9), memory=P3O),
+    block_case(Block(4, "masked", 0.5), False, (1, 7 / 15, 3 / 15, 1 / 9), memory=P3O),
 ]
 
 
@@ -453,10 +479,10 @@ def test_with_the_exact_critic(case):
 def test_with_a_wrong_critic(case):
     """The bias has the predicted sign and size; and it is one: what is left is not a number of each state."""
     mdp = case.mdp
-    advantage, found, expected = advantages(case, wrong_heads(mdp, case.estimator.num_values))
+    advantage, found, expected = advantages(case, wrong_heads(mdp, case.estimator))
     assert np.abs(scores(advantage - expected, found, 40_000)).max() < 4
     policy = other_policy(mdp) if case.off_policy else mdp.policy
-    every = np.stack([case.mean(mdp, wrong_heads(mdp, case.estimator.num_values), rows) for rows in range(1, 10)])
+    every = np.stack([case.mean(mdp, wrong_heads(mdp, case.estimator), rows) for rows in range(1, 10)])
     shift = (policy * every).sum(-1)[found["rows"] - 1, found["state"]]
     harmless = case.advantage(mdp)[found["state"], found["action"]] + shift
     assert np.abs(scores(advantage - harmless, found, 40_000)).max() > 6
@@ -584,7 +610,7 @@ def gradients(algorithm, estimator, iterations: int = 4) -> np.ndarray:
     algorithm = replace(algorithm, num_envs=num_envs)
     env = TableEnv(mdp, num_envs, num_runs)
     population = Population(
-        lambda: Table(mdp.policy, wrong_heads(mdp, estimator.num_values)), env.observation_space, env.action_space,
+        lambda: Table(mdp.policy, wrong_heads(mdp, estimator)), env.observation_space, env.action_space,
         env.seeds, components.stack([algorithm] * num_runs),
     )  # fmt: skip
     before, found, steps = population.flat.clone(), [], []
@@ -643,7 +669,7 @@ def test_the_mean_gradient_is_the_enumerated_one(algorithm, estimator):
 def test_a_biased_estimator_biases_the_gradient_as_predicted(algorithm):
     """GAE at lambda = 0 with a critic without any sense: r + gamma V(s') is what the gradient takes for the return."""
     mdp = layered()
-    heads = wrong_heads(mdp, 1)[:, 0]
+    heads = wrong_heads(mdp, GAE())[:, 0]
     credit = mdp.mean_reward + GAMMA * mdp.transition[..., :-1] @ heads
     found = gradients(algorithm, GAE(GAMMA, 0.0))
     assert misses(found, of_advantage(mdp, credit) / 3) < 4.5
@@ -655,7 +681,7 @@ def test_standardised_the_gradient_is_shorter_by_the_standard_deviation(algorith
     """As the defaults are; the batch of 160 episodes is large enough to hide that it is in its own mean."""
     flag = "standardize_return" if isinstance(algorithm, REINFORCE) else "normalize_advantage"
     mdp, estimator = layered(), GAE(GAMMA, 1.0)
-    batch = make_rollout(simulate(mdp, 6, 20_000, False, 0), wrong_heads(mdp, 1))
+    batch = make_rollout(simulate(mdp, 6, 20_000, False, 0), wrong_heads(mdp, estimator))
     spread = estimator(batch, {})[0].advantage.std().item()
     assert abs(spread - 1) > 0.5
     found = gradients(replace(algorithm, **{flag: True}), estimator)
