@@ -52,7 +52,7 @@ TASKS = {
     "delayed_64": Task("delayed", {"delay": 64}, 120_000, "11.4"),
     "delayed_256": Task("delayed", {"delay": 256}, 120_000, "30.6"),
     "noisy_bandit": Task("noisy_bandit", {}, 60_000, "200"),
-    "corridor": Task("corridor", {}, 60_000, "-20"),
+    "corridor": Task("corridor", {"length": 40}, 60_000, "-40"),
     "key_to_door": Task("key_to_door", {}, 120_000, "11.4"),
     "acrobot": Task("acrobot", {}, 200_000, "about -70"),
     "delayed_16_hidden": Task("delayed", {"delay": 16, "visible": 0}, 120_000, "6.6"),
@@ -226,7 +226,7 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
     names = [name for name in names if name not in here]
     steps = options.steps or TASKS[task].steps
     seed = FRESH if names == [BEST] else 0
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     try:
         estimators = [make_estimator(name, cells, task, length) for name in names]
         if not estimators:
@@ -235,7 +235,7 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
     except (ValueError, TypeError) as error:
         print(f"{task}, T = {length}, {', '.join(names)}: skipped: {error}", flush=True)
         return
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     with path.open("a") as file:
         for k, name in enumerate(names):
             score, final = scores(returns[k])
@@ -243,14 +243,15 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
             cell = {
                 "task": task, "rollout_length": length, "estimator": name, "settings": settings, "score": score,
                 "final": final, "steps": steps, "num_runs": options.runs, "seed": seed, "commit": _commit(),
-                "seconds": round(seconds / len(names), 1), "frozen": int(frozen[k].sum()),
+                "seconds": round(seconds / len(names), 1), "core_seconds": round(busy / len(names), 1),
+                "frozen": int(frozen[k].sum()),
                 "last": {metric: value[k] for metric, value in last.items()},
                 "returns": [[float(f"{x:.5g}") for x in run] for run in returns[k]],
             }  # fmt: skip
             file.write(json.dumps(cell) + "\n")
             low, high = score[1:]
             text = f"{score[0]:.5g} [{low:.5g}, {high:.5g}], final {final[0]:.5g}, {cell['seconds']} s"
-            print(f"{task}, T = {length}, {name}: {text}", flush=True)
+            print(f"{task}, T = {length}, {name}: {text}, {cell['core_seconds']} s of a core", flush=True)
 
 
 def _commit() -> str:
