@@ -281,7 +281,8 @@ def test_help_and_version(run):
     assert code == 0 and all(name in out for name in cli.COMMANDS)
     assert run("--version") == (0, f"ridgeline {ridgeline.__version__}\n", "")
     assert run()[0] == 2
-    for command in ("train", "evaluate", "watch", "list", "bench", "bench environment", "bench train", "reproduce"):
+    benches = ("bench", "bench environment", "bench train")
+    for command in ("train", "evaluate", "watch", "list", *benches, "reproduce", "cloud"):
         code, out, _ = run(f"{command} --help")
         assert code == 0 and f"usage: ridgeline {command}" in out
 

@@ -16,7 +16,7 @@ ORDER = """
 cache sources kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies optimizers population rollout estimators/* algorithms/* components
 checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
-arguments options cli __init__ __main__
+gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
 IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it

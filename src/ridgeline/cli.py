@@ -1,4 +1,4 @@
-"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce`.
+"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud`.
 
 What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
@@ -34,6 +34,7 @@ Train policies by policy gradients, many runs side by side.
   bench environment NAME    environment steps per second on one core
   bench train NAME          training steps per second, against the arithmetic limit
   reproduce FIGURE          a textbook's figure, computed anew: random-walk, short-corridor
+  cloud ENV                 the gradients of each estimator against the true one, for a fixed policy
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
@@ -309,6 +310,16 @@ def reproduce(arguments: Sequence[str]) -> int:
     return 0
 
 
+def cloud(arguments: Sequence[str]) -> int:
+    parsed = parse(options.Cloud, arguments, "ridgeline cloud", components=True)
+    from ridgeline.cloud_command import command
+
+    document = command(parsed)
+    if parsed.options.json:
+        print_json(document)
+    return 0
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
@@ -333,6 +344,7 @@ COMMANDS = {
     "list": list_components,
     "bench": bench,
     "reproduce": reproduce,
+    "cloud": cloud,
 }
 
 

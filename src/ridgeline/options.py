@@ -163,6 +163,38 @@ class Reproduce:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cloud(Trained):
+    """Hold a policy fixed and compare the gradients that each estimator gives it, batch by batch, with the true one.
+
+    ridgeline cloud cartpole
+
+    ridgeline cloud cartpole --run runs/first --estimator gae --gamma 0.9
+
+    Without --run, a policy is trained first; --num-envs and --rollout-length are the size of a batch. An estimator that
+    is named, or one of its settings, is compared beside the usual ones.
+    """
+
+    run: Annotated[str | None, _optional("RUN")] = None
+    """Look at the first policy of this run directory of ENV, with batches of its size."""
+    steps: int = 20_000
+    """Steps for which the policy is trained; 0 leaves it as it begins."""
+    batches: int = 256
+    """Gradients of each estimator."""
+    fit_steps: int = 200_000
+    """Steps of each of 8 runs from which its critics are fitted, the policy held fixed."""
+    true_steps: int = 2_000_000
+    """Steps, in whole episodes, from which the true gradient comes."""
+    seed: int = 0
+    """Seed of it all."""
+    threads: Annotated[int | None, _optional("N")] = None
+    """Cores to use; all if not given."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "."
+    """Directory of the picture, cloud-ENV.png, and of its numbers, cloud-ENV.json."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """Name the environments, algorithms, estimators and policies."""
 
