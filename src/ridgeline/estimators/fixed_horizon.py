@@ -109,7 +109,8 @@ def _shrinking_trace(reward, value, following, ends, out):
 class FixedHorizon:
     """The rewards of the next `max_horizon` steps against their prediction; heads for all octaves below it.
 
-    The horizon is a bound, not a decay: what comes later is invisible, what comes before counts in full.
+    The horizon is a bound, not a decay: what comes later is invisible, what comes before counts in full. The harmonic
+    trace trusts the critic more, half of the horizon the rewards: bias against variance.
     """
 
     max_horizon: int = 1024
