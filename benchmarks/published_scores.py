@@ -75,19 +75,20 @@ _CLEANRL_POLICY = MLP(normalize_observation=False, normalize_value=False)
 _CLEANRL_GAE = GAE(truncation_as_termination=True)
 # CleanRL's ppo_continuous_action.py
 _CLEANRL_MUJOCO = PPO(
-    num_envs=1, rollout_length=2048, num_epochs=10, num_minibatches=32, learning_rate=3e-4, entropy_coef=0.0,
+    num_envs=4, rollout_length=512, num_epochs=10, num_minibatches=32, learning_rate=3e-4, entropy_coef=0.0,
     value_clip_coef=0.2,
 )  # fmt: skip
 _CLEANRL_MUJOCO_DIFFERS = (
     "the critic's targets are normalised (PopArt) where CleanRL scales the rewards by the standard deviation of their "
-    "discounted sum, a wrapper that has a gamma of its own"
+    "discounted sum, a wrapper that has a gamma of its own; 2048 steps of 4 instances together, not of one"
 )
 
 # Spinning Up: 4000 steps of one instance, gamma .99, lambda .97, (64, 32) tanh, standard deviation exp(-.5)
 _SPINNING_UP_GAE = GAE(gae_lambda=0.97)
 _SPINNING_UP_POLICY = MLP((64, 32), normalize_observation=False, log_std=-0.5)
 _SPINNING_UP_DIFFERS = (
-    "orthogonal initialisation; the critic's targets are normalised (PopArt); Hopper-v4 for Hopper-v3"
+    "4000 steps of 4 instances together, not of one; orthogonal initialisation; the critic's targets are normalised "
+    "(PopArt)"
 )
 
 _SB3_NORMALISED = MLP()
@@ -253,14 +254,14 @@ ROWS = {
     ),
     "vpg-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-vpg-hopper",
-        VPG(num_envs=1, rollout_length=4000, num_value_updates=80, learning_rate=3e-4, anneal_learning_rate=False,
+        VPG(num_envs=4, rollout_length=1000, num_value_updates=80, learning_rate=3e-4, anneal_learning_rate=False,
             entropy_coef=0.0, max_grad_norm=1e9),
         _SPINNING_UP_GAE, _SPINNING_UP_POLICY, seeds=3,
         differs=f"the critic learns at the policy's 3e-4, not at 1e-3; {_SPINNING_UP_DIFFERS}",
     ),
     "trpo-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-trpo-hopper",
-        TRPO(num_envs=1, rollout_length=4000, num_value_updates=80, learning_rate=1e-3, anneal_learning_rate=False),
+        TRPO(num_envs=4, rollout_length=1000, num_value_updates=80, learning_rate=1e-3, anneal_learning_rate=False),
         _SPINNING_UP_GAE, _SPINNING_UP_POLICY, seeds=3, differs=_SPINNING_UP_DIFFERS,
     ),
 }  # fmt: skip
@@ -277,13 +278,13 @@ def score(ours: np.ndarray, reference: dict[str, Any]) -> float:
     return float((ours.mean() - mean) / variance**0.5)
 
 
-def measure(row: Row) -> dict[str, Any]:
+def measure(row: Row, num_threads: int | None = None) -> dict[str, Any]:
     """Train the row's seeds side by side: every seed's score, their mean, standard deviation and z; seconds of this
     process on all cores."""
     start = time.process_time()
     result = ridgeline.train(
         row.environment, row.algorithm, row.estimator, row.policy, total_steps=row.total_steps, num_runs=row.seeds,
-        seed=FIRST_SEED,
+        seed=FIRST_SEED, num_threads=num_threads,
     )  # fmt: skip
     if result.failures:
         raise RuntimeError(f"{row.environment}: frozen runs {result.failures}")
@@ -355,7 +356,9 @@ def write_page(figures: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows, default all; or list; or page")
-    names = parser.parse_args().names or list(ROWS)
+    parser.add_argument("--threads", type=int, help="cores to use; all if not given")
+    options = parser.parse_args()
+    names = options.names or list(ROWS)
     if names == ["list"]:
         print("\n".join(ROWS))
         return
@@ -364,7 +367,7 @@ def main() -> None:
     for name in names:
         if name == "page":
             continue
-        figure = {**measure(ROWS[name]), "commit": commit()}
+        figure = {**measure(ROWS[name], options.threads), "commit": commit()}
         theirs = REFERENCES[ROWS[name].reference]
         print(f"{name}: {figure['mean']} ± {figure['sd']} (reference {theirs['mean']}), z = {figure['z']}", flush=True)
         figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}

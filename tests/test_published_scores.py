@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,9 @@ def test_a_published_score_is_reached(name, least):
     """z > -2, and the mean over seeds at least `least`: where the reference is little known, z forgives 20%."""
     row = published.ROWS[name]
     if row.environment.startswith("LunarLander"):
-        pytest.importorskip("Box2D")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SWIG's: as an error, it crashes the import
+            pytest.importorskip("Box2D")
     figure = published.measure(row)
     print(f"{name}: {figure['mean']} ± {figure['sd']}, z = {figure['z']}")
     assert figure["z"] > -2
