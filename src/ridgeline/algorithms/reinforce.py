@@ -5,7 +5,7 @@ Sutton & Barto 2018, section 13.3 and, with a learned baseline, 13.4.
 Differs: the factor gamma^t is left out, as everybody does: it silences all but the first 1/(1 - gamma) steps of an
 episode. Without it the sum is no gradient of the discounted return, unless gamma = 1. A batch of steps from many
 instances, not one episode, makes an update. Baselines, and the whole return of Williams, are the estimator's:
-`monte_carlo --baseline` and `--no-reward-to-go`.
+`monte_carlo --baseline` and `--no-reward-to-go`; in a standardised batch one that is a mere number changes nothing.
 """
 
 from dataclasses import dataclass
@@ -35,11 +35,9 @@ class REINFORCE:
     max_grad_norm: float = 0.5
     """Longest gradient of one run; longer ones are scaled down."""
     standardize_return: bool = True
-    """Standardise return-to-go (or its excess over the baseline) within each batch; a baseline that is one number then
-    changes nothing."""
+    """Standardise return-to-go (or its excess over the baseline) within each batch."""
     normalize_by: Literal["steps", "episodes"] = "steps"
-    """Divide the sum over a batch by its steps, or by its episodes as the textbooks do, cut ones included; the gradient
-    then grows with their length."""
+    """Divide the sum over a batch by its steps, or as textbooks do by its episodes, cut ones included."""
 
     def __post_init__(self):
         if min(self.num_envs, self.rollout_length) < 1:

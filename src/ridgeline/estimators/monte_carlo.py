@@ -54,6 +54,9 @@ def whole_return(return_to_go, terminated, truncated):
 class MonteCarlo:
     """Reward-to-go, or the return of the whole episode, less a baseline.
 
+    The whole return has more noise, and its discount begins at the episode's first step: in the mean it credits step t
+    with γᵗ times what reward-to-go does, which is the exact gradient of the discounted return.
+
     Only the learned baseline is a critic. Without it the rest of an episode that is truncated or cut counts as much as
     the run's average reward-to-go: an exponentially weighted mean over earlier rollouts (`memory`; 0 in the first one).
     It is one number for all states and actions, so a long rollout, of whole episodes if possible, is the better cure.
@@ -62,8 +65,7 @@ class MonteCarlo:
     gamma: float = 0.99
     """Discount of the return, 0 to 1."""
     reward_to_go: bool = True
-    """Credit a step with what followed it; otherwise with all of its episode: more noise, and later steps count less by
-    gamma to the power of their place in it."""
+    """Credit a step with what followed it; otherwise with the return of its whole episode."""
     baseline: Literal["learned", "moving_average", "constant", "none"] = "learned"
     """Subtracted: the critic's value; the mean return of earlier rollouts; a number; nothing."""
     constant_baseline: float = 0.0
