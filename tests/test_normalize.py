@@ -143,6 +143,9 @@ def make_population(runs=3, num_values=2, **settings) -> Population:
 def test_new_units_leave_the_values_as_they_were(shared_trunk, size):
     population = make_population(shared_trunk=shared_trunk)
     observation = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
+    assert (population.value(observation) == 0).all()  # untrained, whatever the unit of reward
+    with torch.no_grad():
+        population.view("value_head.weight").normal_(generator=torch.Generator().manual_seed(1))
     before, head = population.value(observation), population.view("value_head.weight").clone()
     for seed in range(5):
         target = size * data(10, seed=seed).float()
@@ -153,6 +156,7 @@ def test_new_units_leave_the_values_as_they_were(shared_trunk, size):
     assert moments is not None
     assert torch.equal(population.buffers["value_mean"], moments.mean.float())
     assert torch.equal(population.buffers["value_scale"], moments.scale().float())
+    assert torch.equal(population.coefficients["value_scale"], moments.error_scale().float())
     assert (population.view("value_head.weight") - head).abs().max() > 0.01
 
 
@@ -197,3 +201,19 @@ def test_target_scale_stays_above_a_hundredth_of_its_peak():
     for _ in range(1000):
         moments.update(torch.zeros(2, 1, 1, 1))
     assert torch.allclose(moments.scale(), torch.tensor([[1.0]], dtype=torch.float64), rtol=1e-3)
+
+
+def test_a_head_that_hardly_varies_does_not_drown_the_others():
+    """Units of error by hand: targets 1 +- 0.01 and 0 +- 10, then one head alone."""
+    wave = torch.tensor([1.0, -1.0]).repeat(8).view(16, 1, 1, 1)
+    moments = TargetMoments(1, 2)
+    moments.update(torch.cat([1 + 0.01 * wave, 10 * wave], -1))
+    torch.testing.assert_close(moments.scale(), torch.tensor([[0.0141, 10.0005]]).double(), atol=1e-3, rtol=1e-3)
+    # root mean squares 1 and 10, times the larger of 0.014 and 1
+    torch.testing.assert_close(moments.error_scale(), torch.tensor([[1.0, 10.0]]).double(), atol=1e-3, rtol=1e-3)
+    alone = TargetMoments(1, 1)
+    alone.update(1 + 0.01 * wave)
+    assert torch.equal(alone.error_scale(), alone.scale())
+    none = TargetMoments(1, 2)
+    none.update(torch.zeros(4, 1, 2, 2))
+    assert torch.equal(none.error_scale(), torch.ones(1, 2, dtype=torch.float64))

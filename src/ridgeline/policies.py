@@ -43,7 +43,8 @@ class MLPPolicy(nn.Module):
         self.critic = None if config.shared_trunk else _layers([size, *config.hidden_sizes])
         width = config.hidden_sizes[-1] if config.hidden_sizes else size
         self.action_head = _linear(width, num_outputs(action_space), 0.01)
-        self.value_head = _linear(width, num_values, 1.0)
+        # normalised: 0 at first, which is the same in every unit of reward
+        self.value_head = _linear(width, num_values, 0.0 if config.normalize_value else 1.0)
         is_box = isinstance(action_space, spaces.Box)
         self.log_std = nn.Parameter(torch.full(action_space.shape, config.log_std)) if is_box else None
         if config.normalize_observation:
@@ -120,7 +121,7 @@ class MLPPolicy(nn.Module):
 
 @dataclass(frozen=True)
 class MLP:
-    """A multilayer perceptron, orthogonally initialised (gain sqrt 2; 0.01 for the actions, 1 for the value)."""
+    """A multilayer perceptron, orthogonally initialised (gain sqrt 2; 0.01 for the actions; the value starts at 0)."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Width of each hidden layer."""

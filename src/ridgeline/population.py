@@ -71,18 +71,12 @@ class Population:
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
         self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
-        # the buffer itself, which changes in place
-        self.coefficients["value_scale"] = self.buffers.get("value_scale", torch.ones(self.num_runs))
-        self.observation_moments = (
-            RunningMoments(self.num_runs, self.buffers["observation_mean"].shape[-1])
-            if "observation_mean" in self.buffers
-            else None
-        )
-        self.target_moments = (
-            TargetMoments(self.num_runs, self.buffers["value_mean"].shape[-1])
-            if getattr(self.module, "normalize_value", False)
-            else None
-        )
+        self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))
+        self.observation_moments = self.target_moments = None
+        if "observation_mean" in self.buffers:
+            self.observation_moments = RunningMoments(self.num_runs, self.buffers["observation_mean"].shape[-1])
+        if getattr(self.module, "normalize_value", False):
+            self.target_moments = TargetMoments(self.num_runs, self.buffers["value_mean"].shape[-1])
 
     # ---------------------------------------------------------------------------------------------------- parameters
 
@@ -351,6 +345,7 @@ class Population:
         bias.copy_((scale.double() * bias + mean - new_mean) / new_scale)
         mean.copy_(new_mean)
         scale.copy_(new_scale)
+        self.coefficients["value_scale"].copy_(self.target_moments.error_scale())
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
@@ -376,6 +371,8 @@ class Population:
                 found = tuple(state[name].shape) if name in state else "nothing"
                 raise ValueError(f"the saved policy has {found} for {name}, this one needs {tuple(tensor.shape)}")
             tensor.copy_(state[name])
+        if self.target_moments is not None:
+            self.coefficients["value_scale"].copy_(self.target_moments.error_scale())
         self.memory = {name[7:]: tensor.clone() for name, tensor in state.items() if name.startswith("memory.")}
 
 

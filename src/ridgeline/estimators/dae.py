@@ -133,11 +133,11 @@ def _scale_of_value(rollout: Rollout, target: torch.Tensor, first: bool) -> torc
     population, count = rollout.population, target.shape[-1]
     if population is None or population.target_moments is None:
         return target.new_full((rollout.num_runs, count), count)
-    scale = population.buffers["value_scale"]
+    scale = population.coefficients["value_scale"]
     if first:
         moments = copy.deepcopy(population.target_moments)
         moments.update(rollout.by_run(target), ~population.frozen)
-        scale = moments.scale().float()
+        scale = moments.error_scale().float()
     return count * (scale / scale[:, :1]).square()
 
 
