@@ -96,19 +96,19 @@ class ExtraHeads:
 ESTIMATORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "block masked": ("block", {"variant": "masked"}),
     "block absorbing": ("block", {}),
-    "p3o": ("p3o", {}),
+    "P3O masked": ("block", {"variant": "masked", "puf": 1.0}),
+    "P3O absorbing": ("block", {"puf": 1.0}),
     "GAE (.99, .95)": ("gae", {"gamma": 0.99, "gae_lambda": 0.95}),
     "GAE (.995, .8)": ("gae", {"gamma": 0.995, "gae_lambda": 0.8}),
     "GAE (.998, .95)": ("gae", {"gamma": 0.998, "gae_lambda": 0.95}),
     "GAE best of grid": ("gae", {}),  # the pair with the highest score of the grid, on fresh seeds
     "harmonic trace": ("harmonic_trace", {}),
     "fixed horizon": ("fixed_horizon", {}),
-    "v-trace": ("v_trace", {}),
+    "V-trace": ("v_trace", {}),
     "DAE": ("dae", {}),
     "static mixture": ("static_mixture", {}),
     "adaptive mixture": ("adaptive_mixture", {}),
-    "adaptive simple": ("adaptive_mixture", {"variant": "simple"}),
-    "adaptive careful": ("adaptive_mixture", {"variant": "careful"}),
+    "adaptive gated": ("adaptive_mixture", {"form": "gated"}),
     "GAE (.99, .95), static's heads": (ExtraHeads, {}),
     "GAE (.99, .95), adaptive's heads": (ExtraHeads, {"heads": "adaptive_mixture"}),
 }

@@ -145,17 +145,22 @@ def _meets_the_key(code: int) -> bool:
     return False
 
 
-def test_key_to_door_shows_the_key_or_hides_it():
+def test_key_to_door_shows_the_key_in_its_place_or_hides_it():
+    delay = 12
     for visible in (1, 0):
-        env = make("key_to_door", 2, delay=3, visible=visible)
+        env = make("key_to_door", 2, delay=delay, visible=visible)
         shown = []
-        for _ in range(12):
+        for _ in range(delay + 9):
             shown.append(env.observation.copy())
             step = env.step(np.where(env.observation[:, 0] == 1, [0, 1], 0))
         shown = np.array(shown)
-        np.testing.assert_array_equal(shown[:, 0, 6], visible * np.array([-1] * 3 + [1] * 9))
-        np.testing.assert_array_equal(shown[:, 1, 6], visible * -np.ones(12))
-        np.testing.assert_array_equal(shown[:, 0, :3].argmax(1), [0] * 8 + [1] * 3 + [2])
+        expected = np.zeros((delay + 9, 10))
+        expected[:3, 0], expected[3:8, 0] = -1, 1
+        expected[8 + np.arange(delay), 1 + np.floor(8 * np.arange(delay) / delay).astype(int)] = 1
+        expected[-1, -1] = 1
+        np.testing.assert_array_equal(shown[:, 0, 6:], visible * expected)
+        np.testing.assert_array_equal(shown[:, 1, 6:], -visible * np.abs(expected))
+        np.testing.assert_array_equal(shown[:, 0, :3].argmax(1), [0] * 8 + [1] * delay + [2])
         assert (shown[..., :3].sum(-1) == 1).all()
         np.testing.assert_allclose(shown[:5, 0, 3], [0, -1 / 3, -2 / 3, -1, -1], rtol=1e-6)
         np.testing.assert_array_equal(np.abs(shown[..., 4]), shown[..., 1])

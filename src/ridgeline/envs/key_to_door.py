@@ -8,9 +8,12 @@ Observation
     3      place in the first room, -1 the key's end, 1 the other; 0 elsewhere    -1 .. 1
     4      the cue of the second room, 0 elsewhere                                -1, 0, 1
     5      share of the room's steps that are over                                0 .. 1
-    6      1 with the key, -1 without; 0 always where `visible` = 0               -1, 0, 1
-    With `visible` = 1 it is the whole state and a critic can carry the credit; with `visible` = 0 nothing in the second
-    room or at the door shows the key, and only a return that reaches back to the first room can.
+    6..15  1 with the key, -1 without, in the place of the first room, of the     -1, 0, 1
+           current eighth of the second, or of the door; 0 elsewhere, and always
+           where `visible` = 0
+    With `visible` = 1 it is the whole state and a critic can carry the credit; it moves from place to place so that
+    what is learned of the key at the door is not taken for true at the beginning. With `visible` = 0 nothing in the
+    second room or at the door shows the key, and only a return that reaches back to the first room can.
 Action: 0 and 1: left and right in the first room, the answer to a cue of -1 or 1 in the second, leave or open at the
     door.
 Reward: nothing in the first room. In the second one `distraction` for each answer that matches the cue, which a fair
@@ -36,11 +39,16 @@ from ridgeline.kernel import compiled, state_dtype, uniform
 
 PLACES = 7
 SEARCH = 8
+EIGHTHS = 8
 
 State = state_dtype(elapsed=np.int64, place=np.int64, cue=np.int64, key=np.int64)
 statistics = ("key",)
 
-observation_space = spaces.Box(np.array([0, 0, 0, -1, -1, 0, -1], np.float32), np.ones(7, np.float32), dtype=np.float32)
+observation_space = spaces.Box(
+    np.array([0, 0, 0, -1, -1, 0] + [-1] * (EIGHTHS + 2), np.float32),
+    np.ones(8 + EIGHTHS, np.float32),
+    dtype=np.float32,
+)
 action_space = spaces.Discrete(2)
 max_episode_steps = 1_033
 
@@ -87,7 +95,15 @@ def observe(state, observation, p):
     observation[3] = 0.0 if second else state.place / (PLACES // 2) - 1.0
     observation[4] = state.cue
     observation[5] = (state.elapsed - SEARCH) / p.delay if second else state.elapsed / SEARCH
-    observation[6] = 0 if p.visible == 0 else 2 * state.key - 1
+    for i in range(EIGHTHS + 2):
+        observation[6 + i] = 0.0
+    if p.visible != 0:
+        place = 0
+        if door:
+            place = EIGHTHS + 1
+        elif second:
+            place = 1 + EIGHTHS * (state.elapsed - SEARCH) // p.delay
+        observation[6 + place] = 2 * state.key - 1
 
 
 @compiled
