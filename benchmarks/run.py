@@ -6,16 +6,21 @@ compared they are measured in turn in one process.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import torch
+
 import ridgeline
 from ridgeline import bench
 from ridgeline.algorithms.ppo import PPO
+from ridgeline.optimizers import OPTIMIZERS, orthogonalize
 from ridgeline.policies import MLP
+from ridgeline.training import Training, with_torch_threads
 
 CARTPOLE_FAST = [
     "--num-envs", "64", "--rollout-length", "32", "--num-epochs", "6", "--num-minibatches", "4",
@@ -95,6 +100,50 @@ def population() -> None:
     )
 
 
+def optimizers() -> None:
+    """One update by Muon against one by Adam, in turn in one process, CPU time; two separate 2x64 networks."""
+    for num_runs in (1, 8, 64):
+        training = {
+            name: Training("cartpole", PPO(optimizer=name), num_runs=num_runs, num_threads=1) for name in OPTIMIZERS
+        }
+        update, iteration = {name: math.inf for name in training}, {name: math.inf for name in training}
+        for _ in range(6):
+            for name, one in training.items():
+                start = time.process_time()
+                one.iterate()
+                iteration[name] = min(iteration[name], time.process_time() - start)
+                population = one.shards[0].population
+                for _ in range(5):
+                    start = time.process_time()
+                    population._step(~population.frozen)
+                    update[name] = min(update[name], (time.process_time() - start) / num_runs)
+        matrices = torch.randn(num_runs, 64, 64)
+        bmm = kernel = math.inf
+        for _ in range(10):
+            start = time.process_time()
+            with with_torch_threads(1):
+                _newton_schulz(matrices)
+            middle = time.process_time()
+            for matrix in matrices.numpy():
+                orthogonalize(matrix)
+            bmm, kernel = min(bmm, middle - start), min(kernel, time.process_time() - middle)
+        ratio = iteration["muon"] / iteration["adam"]
+        print(
+            f"  {num_runs} runs: Adam {update['adam'] * 1e6:.0f} us, Muon {update['muon'] * 1e6:.0f} us per run and "
+            f"update; an iteration with Muon takes {ratio:.2f} times as long\n"
+            f"    orthogonalising a 64x64 matrix of each run {kernel * 1e6:.0f} us, by torch.bmm {bmm * 1e6:.0f} us"
+        )
+
+
+def _newton_schulz(x: torch.Tensor) -> torch.Tensor:
+    """What Muon's kernel does, by the matrix library, for matrices (R, rows, columns)."""
+    x = x / torch.linalg.matrix_norm(x, keepdim=True)
+    for _ in range(5):
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
+
+
 def startup() -> None:
     """Seconds of `ridgeline train cartpole --steps 1`, warm cache: median of 5."""
     times = []
@@ -112,7 +161,7 @@ def _ridgeline(*arguments: str) -> dict:
     return json.loads(out.stdout.splitlines()[-1])
 
 
-BENCHMARKS = {f.__name__: f for f in (environments, breakout, cartpole, solve, population, startup)}
+BENCHMARKS = {f.__name__: f for f in (environments, breakout, cartpole, solve, population, optimizers, startup)}
 
 
 def main() -> None:
