@@ -96,8 +96,8 @@ class ExtraHeads:
 ESTIMATORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "block masked": ("block", {"variant": "masked"}),
     "block absorbing": ("block", {}),
-    "P3O masked": ("block", {"variant": "masked", "puf": 1.0}),
-    "P3O absorbing": ("block", {"puf": 1.0}),
+    "P3O masked": ("block", {"variant": "masked", "puf": 0.5}),
+    "P3O absorbing": ("block", {"puf": 0.5}),
     "GAE (.99, .95)": ("gae", {"gamma": 0.99, "gae_lambda": 0.95}),
     "GAE (.995, .8)": ("gae", {"gamma": 0.995, "gae_lambda": 0.8}),
     "GAE (.998, .95)": ("gae", {"gamma": 0.998, "gae_lambda": 0.95}),
