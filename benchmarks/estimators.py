@@ -1,4 +1,4 @@
-"""Learning curves of every estimator: `python benchmarks/estimators.py train | table | plot FILE.jsonl`.
+"""Learning curves of every estimator: `python benchmarks/estimators.py train|table|final|plot|list FILE.jsonl`.
 
 A cell is one environment, one estimator and one rollout length: 16 runs side by side, PPO with the settings below, 1024
 rows per iteration whatever the length. Each cell is one JSON line of FILE, and what is there is not trained again: a
@@ -6,7 +6,8 @@ study can be stopped and continued. GAE's cells of one environment and length sh
 interact.
 
 The return of a run at an iteration is the mean of the episodes that ended in it; where none ended the value before
-stands, and before the first one the first to come. The score of a cell is the mean over iterations of the
+stands, and before the first one the first to come; episodes of one length end together, so such curves have steps, and
+rollout lengths compare less well than estimators. The score of a cell is the mean over iterations of the
 interquartile mean (IQM) over runs of that return: the area under the learning curve. The final score is the same over
 the last tenth. Intervals: 95% of 2,000 bootstrap samples of the runs.
 """
@@ -303,7 +304,7 @@ def plot(cells: list[dict], folder: Path, names: list[str]) -> None:
         picture = Figure((5 * columns, 3.6 * -(-len(tasks) // columns)), dpi=120, layout="constrained")
         panels = picture.subplots(-(-len(tasks) // columns), columns, squeeze=False).ravel()
         shown = [name for name in names if any(cell["estimator"] == name for cell in here)]
-        colour = {name: colormaps["tab20"](k % 20) for k, name in enumerate(shown)}
+        colour = {name: colormaps["tab20"](2 * k % 20 + k // 10 % 2) for k, name in enumerate(shown)}
         for panel, task in zip(panels, tasks, strict=False):
             for cell in sorted((c for c in here if c["task"] == task), key=lambda c: shown.index(c["estimator"])):
                 _curve(panel, cell, colour[cell["estimator"]])
