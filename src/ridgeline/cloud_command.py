@@ -18,6 +18,7 @@ from ridgeline.run_directory import component, read_config
 from ridgeline.session import load
 from ridgeline.training import Training, TrainingError
 
+LINE_SECONDS = 10.0
 VAGUE = 0.5  # relative standard error of the true gradient from which the table means little
 
 
@@ -72,7 +73,7 @@ class Said:
         self.bar = (
             Bar(console=console, transient=True) if console.is_terminal and not console.is_dumb_terminal else None
         )
-        self.task, self.what, self.at = None, "", 0.0
+        self.what, self.at = "", 0.0
 
     def __enter__(self) -> "Said":
         if self.bar is not None:
@@ -86,12 +87,12 @@ class Said:
     def __call__(self, what: str, number: int, total: int) -> None:
         begins, self.what = what != self.what, what
         if self.bar is not None:
-            if begins and self.task is not None:
-                self.bar.update(self.task, completed=float("inf"))
-            if begins or self.task is None:
-                self.task = self.bar.add_task(what, total=total)
-            self.bar.update(self.task, completed=number)
-        elif begins or time.perf_counter() - self.at > 10:
+            if begins:
+                for task in self.bar.task_ids:
+                    self.bar.remove_task(task)
+                self.bar.add_task(what, total=total)
+            self.bar.update(self.bar.task_ids[-1], completed=number)
+        elif begins or time.perf_counter() - self.at > LINE_SECONDS:
             print(f"{what}: {number} of {total}", file=sys.stderr, flush=True)
             self.at = time.perf_counter()
 
@@ -128,7 +129,7 @@ def command(parsed: Any) -> dict[str, Any]:
                 num_threads=asked.threads, progress=progress,
             )  # fmt: skip
             document = clouds.document() | {"policy": origin, "parameters": parameters} | files
-            picture = Figure(figsize=(12.5, 7.2), dpi=130, layout="constrained")
+            picture = Figure(figsize=(13.0, 5.8), dpi=120, layout="constrained")
             draw(picture, clouds.clouds, clouds.parts, f"{clouds.environment}: {origin}")
             picture.savefig(files["png"])
             known = json.loads(json.dumps(document), parse_constant=lambda name: None)  # NaN is no JSON

@@ -10,6 +10,7 @@ import numpy as np
 MEASURES = ("cosine", "bias", "variance", "signal_to_noise", "scale")
 BLOCKS = 8  # of successive batches, to whose means the error of the mean is due
 POINTS = 256  # most that a panel of the picture shows
+ARROW = {"arrowstyle": "->", "color": "black", "linewidth": 1.4, "shrinkA": 0.0, "shrinkB": 0.0}
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -177,16 +178,16 @@ def draw(picture: Any, clouds: list[Cloud], parts: np.ndarray, title: str) -> No
     """On a figure of Matplotlib's: every cloud in a panel of its own, and the cosines as bars."""
     kinds = list(dict.fromkeys(cloud.kind for cloud in clouds))
     colours = [PALETTE[kinds.index(cloud.kind) % len(PALETTE)] for cloud in clouds]
-    left, right = picture.subfigures(1, 2, width_ratios=(2.2, 1.0))
-    columns = min(4, len(clouds))
+    left, right = picture.subfigures(1, 2, width_ratios=(2.4, 1.0))
+    columns = min(5, len(clouds))
     panels = left.subplots(-(-len(clouds) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
     for panel, cloud, points, colour in zip(panels, clouds, plane(clouds, parts), colours, strict=False):
         panel.axhline(0.0, color="0.85", linewidth=0.8, zorder=0)
         panel.axvline(0.0, color="0.85", linewidth=0.8, zorder=0)
         panel.scatter(*points[:POINTS].T, s=5, color=colour, alpha=0.45, linewidths=0)
-        panel.annotate("", (1.0, 0.0), (0.0, 0.0), arrowprops={"arrowstyle": "->", "color": "black", "linewidth": 1.4})
-        panel.plot(*points.mean(0), "o", color=colour, markeredgecolor="black", markersize=6)
-        panel.set(xlim=(-1.15, 1.85), ylim=(-1.5, 1.5), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
+        panel.annotate("", (1.0, 0.0), (0.0, 0.0), arrowprops=ARROW)
+        panel.plot(*points.mean(0), "o", color=colour, markeredgecolor="black", markersize=4.5)
+        panel.set(xlim=(-0.95, 1.85), ylim=(-1.4, 1.4), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
         panel.set_title(cloud.label, fontsize=9)
         panel.tick_params(labelsize=7)
         panel.spines[["top", "right"]].set_visible(False)
@@ -202,7 +203,7 @@ def draw(picture: Any, clouds: list[Cloud], parts: np.ndarray, title: str) -> No
     axes.errorbar(found[:, 0], place, xerr=np.abs(found[:, 1:] - found[:, :1]).T, fmt="none", ecolor="black", capsize=2)
     axes.set(yticks=place, xlim=(min(0.0, float(found.min()) * 1.1), 1.0), ylim=(len(clouds) - 0.4, -0.6))
     axes.set_yticklabels([cloud.label for cloud in clouds], fontsize=8)
-    axes.set_xlabel("cosine of one batch's gradient with the true one, and 95% of its mean", fontsize=8)
+    axes.set_xlabel("cosine with the true gradient", fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
