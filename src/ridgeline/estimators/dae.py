@@ -146,5 +146,6 @@ def _metrics(rollout: Rollout, target: torch.Tensor) -> dict[str, torch.Tensor]:
     """`value` and `explained_variance` of V alone: the other heads are advantages."""
     value, target = rollout.by_run(rollout.value[..., 0]), rollout.by_run(target)
     error = (target - value).var(dim=(0, 2), correction=0)
-    explained = 1 - error / target.var(dim=(0, 2), correction=0).clamp_min(1e-12)
+    least = 1e-4 * target.square().mean((0, 2)) + 1e-12  # as in `summary`
+    explained = 1 - error / target.var(dim=(0, 2), correction=0).maximum(least)
     return {"value": value.mean((0, 2)), "explained_variance": explained}
