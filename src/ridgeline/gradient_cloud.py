@@ -21,8 +21,8 @@ ones c says how much too short (c > 1) or too long the mean gradient is.
 A mean of n gradients is no expectation: Q is estimated by mean_r (|mean_i g_ri|² − E_r), with E_r the squared standard
 error of this mean, by the means of blocks of successive batches (an episode may reach over several). |g|² is likewise
 less the squared standard error of g, and cosines are divided by that |g|, which frees them of the truth's own noise.
-Intervals (95%) and the small bias of ratios: the jackknife over runs (each has a critic of its own) and over the parts
-of the true gradient, with Student's t of R − 1 degrees of freedom.
+Intervals (95%) come from the jackknife over runs (each has a critic of its own) and over the parts of the true
+gradient, with Student's t of R − 1 degrees of freedom.
 
 The true gradient is a mean over whole episodes, all those that begin in a fixed span of time, with return-to-go without
 discount less a critic that was fitted before: any function of the state leaves the mean as it is. By the renewal

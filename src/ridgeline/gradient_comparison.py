@@ -96,21 +96,19 @@ def compare(gradient: np.ndarray, parts: np.ndarray) -> dict[str, Any]:
 
 
 def jackknife(statistic: Callable, runs: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Estimates without their bias of order 1/n, and 95% intervals, (measures, 3), of statistic(runs, parts).
+    """statistic(runs, parts) and its 95% interval, (measures, 3).
 
-    Each of m runs, and each of m parts, is left out in turn: less the sum over both of (m−1)(mean θ₋ᵢ − θ), and the
-    variance is the sum over both of (m−1)/m Σᵢ (θ₋ᵢ − mean θ₋ᵢ)².
+    Each of m runs, and each of m parts, is left out in turn: the variance is the sum over both of
+    (m−1)/m Σᵢ (θ₋ᵢ − mean θ₋ᵢ)².
     """
-    whole = statistic(runs, parts)
-    estimate, variance = whole.copy(), np.zeros_like(whole)
+    variance = np.zeros(len(MEASURES))
     for count, without in (
         (len(runs), lambda i: statistic(np.delete(runs, i), parts)),
         (len(parts), lambda i: statistic(runs, np.delete(parts, i, 0))),
     ):
         left_out = np.stack([without(i) for i in range(count)])
-        estimate -= (count - 1) * (left_out.mean(0) - whole)
         variance += (count - 1) / count * ((left_out - left_out.mean(0)) ** 2).sum(0)
-    width = student(len(runs) - 1) * np.sqrt(variance)
+    estimate, width = statistic(runs, parts), student(len(runs) - 1) * np.sqrt(variance)
     return np.stack([estimate, estimate - width, estimate + width], 1)
 
 
