@@ -144,6 +144,9 @@ def test_new_units_leave_the_values_as_they_were(shared_trunk, size):
     population = make_population(shared_trunk=shared_trunk)
     observation = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
     assert (population.value(observation) == 0).all()  # untrained, whatever the unit of reward
+    population.update_target_moments(size * data(10, seed=9).float().flatten(1, 2))
+    mean = population.buffers["value_mean"].unsqueeze(1).expand(-1, 50, -1)
+    torch.testing.assert_close(population.value(observation), mean)  # the first targets' mean
     with torch.no_grad():
         population.view("value_head.weight").normal_(generator=torch.Generator().manual_seed(1))
     before, head = population.value(observation), population.view("value_head.weight").clone()

@@ -106,8 +106,8 @@ class TargetMoments:
         return torch.where(spread > 1e-12, spread, 1.0)
 
     def error_scale(self) -> torch.Tensor:
-        """The unit of each head's error in the critic's loss, (R, K) float64: the root mean square of its targets, times
-        the largest ratio of standard deviation to root mean square among the heads. With one head it is `scale`.
+        """The unit of each head's error in the critic's loss, (R, K) float64: the root mean square of its targets,
+        times the largest ratio of standard deviation to root mean square among the heads. With one head it is `scale`.
 
         In units of its own standard deviation a head whose targets hardly vary would drown the others: the noise of a
         constant, magnified.

@@ -333,16 +333,18 @@ class Population:
 
     @torch.no_grad()
     def update_target_moments(self, target: torch.Tensor | None) -> None:
-        """Take in critic targets (T, B, K) and rescale the value head so that its outputs stay what they were."""
+        """Take in critic targets (T, B, K) and rescale the value head so that its outputs stay what they were; but for
+        the first, when nothing has been learned: the value then becomes their mean."""
         if self.target_moments is None or target is None:
             return
+        first = (self.target_moments.count == 0).unsqueeze(-1)
         self.target_moments.update(target.unflatten(1, (self.num_runs, -1)), ~self.frozen)
         mean, scale = self.buffers["value_mean"], self.buffers["value_scale"]
         # as the buffers will hold them: then what has not changed changes no bit of a parameter
         new_mean, new_scale = self.target_moments.mean.float(), self.target_moments.scale().float()
         weight, bias = self.view("value_head.weight"), self.view("value_head.bias")
-        weight.mul_((scale.double() / new_scale).unsqueeze(-1))
-        bias.copy_((scale.double() * bias + mean - new_mean) / new_scale)
+        weight.mul_(torch.where(first, 1.0, scale.double() / new_scale).unsqueeze(-1))
+        bias.copy_(torch.where(first, bias, (scale.double() * bias + mean - new_mean) / new_scale))
         mean.copy_(new_mean)
         scale.copy_(new_scale)
         self.coefficients["value_scale"].copy_(self.target_moments.error_scale())

@@ -289,7 +289,9 @@ def summary(
     if estimate.target is not None:
         target = rollout.by_run(estimate.target)
         error = (target - value).var(dim=(0, 2), correction=0)
-        metrics["explained_variance"] = (1 - error / target.var(dim=(0, 2), correction=0).clamp_min(1e-12)).mean(-1)
+        # a target that hardly varies has no variance to explain: at least 1% of its root mean square counts
+        least = 1e-4 * target.square().mean((0, 2)) + 1e-12
+        metrics["explained_variance"] = (1 - error / target.var(dim=(0, 2), correction=0).maximum(least)).mean(-1)
     metrics["learning_rate"] = population.learning_rate()
     return metrics | dict(estimate.metrics or {})
 

@@ -47,7 +47,7 @@ class PPO:
     normalize_advantage: bool = True
     """Standardise the advantage within each minibatch."""
     recompute_advantage: bool = False
-    """Estimate anew before every pass, with the critic as it is by then."""
+    """Estimate anew before every pass, with the critic as it is by then (which value clipping then compares with)."""
 
     def __post_init__(self):
         rows = self.num_envs * self.rollout_length
@@ -80,9 +80,8 @@ class PPO:
             log = []
             for epoch, order in enumerate(population.shuffles(rows, self.num_epochs)):
                 if recompute and epoch > 0:
-                    with population.clock("estimate"):
-                        reevaluate(rollout, population)
-                        estimate, _ = estimator(rollout, memory)
+                    reevaluate(rollout, population)
+                    estimate, _ = estimator(rollout, memory)
                 for index in order.chunk(self.num_minibatches, 1):
                     metrics = population.update(self.loss, rollout.rows(index, estimate), active)
                     log.append(metrics)
