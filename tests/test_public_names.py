@@ -121,6 +121,7 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "monte_carlo"): "gamma reward_to_go baseline constant_baseline",
     ("estimator", "harmonic_trace"): "gamma",
     ("estimator", "static_mixture"): "undiscounted",
+    ("estimator", "adaptive_mixture"): "form",
     ("estimator", "fixed_horizon"): "max_horizon trace",
     ("estimator", "block"): "horizon variant puf",
     ("estimator", "average_reward"): "gae_lambda reward_rate_step variant value_centering",

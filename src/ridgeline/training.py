@@ -148,8 +148,9 @@ class Training:
         coefficients, optimizer = components.stack(algorithms), getattr(self.algorithm, "optimizer", "adam")
         population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap, optimizer)
         for algorithm, estimator in zip(algorithms, estimators, strict=True):
-            if hasattr(estimator, "check"):
-                estimator.check(env, population, algorithm)
+            warning = estimator.check(env, population, algorithm) if hasattr(estimator, "check") else None
+            if warning and warning not in self.warnings:
+                self.warnings.append(warning)
         return Shard(env, population, _stack_estimators(estimators, num_envs))
 
     # ----------------------------------------------------------------------------------------------------- iterating
@@ -238,7 +239,7 @@ class Training:
             raise TrainingError(text)
         for run in np.flatnonzero(broken):
             self._freeze(int(run), f"max |log ratio| of the first minibatch is {ratio[run]:.1e}: numbers too large")
-        if worst > RATIO_TOLERANCE and not self.warnings:
+        if worst > RATIO_TOLERANCE and not any(warning.startswith("max |log ratio|") for warning in self.warnings):
             self.warnings.append(text)
 
     def _freeze(self, run: int, reason: str) -> None:
