@@ -53,8 +53,9 @@ class Categorical:
 
     def score(self, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """d log pi(a) / d z = e_a - pi, (..., A); and of parameters beside the output: none, (..., 0)."""
-        chosen = torch.nn.functional.one_hot(action, self.log_probs.shape[-1]).to(self.log_probs.dtype)
-        return chosen - self.log_probs.exp(), self.log_probs[..., :0]
+        score = -self.log_probs.exp()
+        one = torch.ones((), dtype=score.dtype).expand(*action.shape, 1)
+        return score.scatter_add(-1, action.unsqueeze(-1), one), self.log_probs[..., :0]
 
 
 class MultiCategorical:

@@ -7,6 +7,7 @@ Everything here is of one run, or treats runs one by one, so a run alone gives t
 import numba
 import numpy as np
 
+PRODUCT = 1 << 19  # numbers that a product takes at once
 STRENGTH = 0.05  # of the pull towards the prior
 STEPS = 200  # of the projected gradient
 SURE = 2.0  # standard errors within which a difference counts as noise
@@ -59,46 +60,56 @@ def moments(advantage, mean, square):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def gradients(advantage, centre, error, ends, decay, score, feature, free, instances, trace, gradient, reference):
+def _scores_and_reference(error, ends, decay, score, feature, free, instances, trace, psi, reference):
+    """Fill psi (T, n, P) of some instances, add to reference (P,), and carry their traces on."""
+    num_scores, width, num_free = score.shape[2], feature.shape[2], free.shape[2]
+    for i in range(len(instances)):
+        n = instances[i]
+        e = trace[n]
+        for t in range(len(error)):
+            line = psi[t, i]
+            for s in range(num_scores):
+                part = line[s * (width + 1) : (s + 1) * (width + 1)]
+                value = score[t, n, s]
+                for f in range(width):
+                    part[f] = value * feature[t, n, f]
+                part[width] = value
+            for s in range(num_free):
+                line[num_scores * (width + 1) + s] = free[t, n, s]
+            delta = error[t, n]
+            for p in range(len(line)):
+                e[p] = line[p] + decay * e[p]
+                reference[p] += delta * e[p]
+            if ends[t, n]:
+                e[:] = 0
+
+
+def gradients(advantage, centre, error, ends, decay, score, feature, free, instances, trace):
     """Policy gradients in the last layer's weights, of some instances of one run: the sums over their rows of
 
-        gradient[c] += (Âₜ⁽ᶜ⁾ − centre_c) ψₜ,      reference += δₜ eₜ,   eₜ = ψₜ + γ eₜ₋₁ within an episode,
+        gradient[c] = Σ (Âₜ⁽ᶜ⁾ − centre_c) ψₜ,      reference = Σ δₜ eₜ,   eₜ = ψₜ + γ eₜ₋₁ within an episode,
         ψₜ = score ⊗ [feature, 1] beside score_free: how log π(aₜ|sₜ) depends on the last layer
 
     The reference is the policy gradient of the return with nothing cut off at the rollout's end: in a rollout, each TD
     error is credited to every action of its episode so far, whichever rollout that was taken in (the backward view of
     TD(1), Sutton & Barto 2018, section 12.2).
 
-    Args: advantage (T, N, C) float32; centre (C,); error (T, N): the reference's TD errors δ; ends (T, N) bool; decay:
-    its γ; score (T, N, S), feature (T, N, F), free (T, N, S0); instances: those to take; trace (N, P): e at the
-    rollout's beginning, left as it is at its end, P = S (F + 1) + S0. Adds to gradient (C, P), reference (P,).
+    Args: advantage (T, N, C) float32; centre (C,) float32; error (T, N): the reference's TD errors δ; ends (T, N) bool;
+    decay: its γ; score (T, N, S), feature (T, N, F), free (T, N, S0); instances: those to take; trace (N, P): e at the
+    rollout's beginning, left as it is at its end, P = S (F + 1) + S0. Returns gradient (C, P), reference (P,).
     """
-    steps, _, num_components = advantage.shape
-    num_scores, width, num_free = score.shape[2], feature.shape[2], free.shape[2]
-    psi = np.empty(trace.shape[1], np.float32)
-    for i in range(len(instances)):
-        n = instances[i]
-        e = trace[n]
-        for t in range(steps):
-            for s in range(num_scores):
-                part = psi[s * (width + 1) : (s + 1) * (width + 1)]
-                value = score[t, n, s]
-                for f in range(width):
-                    part[f] = value * feature[t, n, f]
-                part[width] = value
-            for s in range(num_free):
-                psi[num_scores * (width + 1) + s] = free[t, n, s]
-            delta = error[t, n]
-            for p in range(len(psi)):
-                e[p] = psi[p] + decay * e[p]
-                reference[p] += delta * e[p]
-            if ends[t, n]:
-                e[:] = 0
-            for c in range(num_components):
-                a = advantage[t, n, c] - centre[c]
-                line = gradient[c]
-                for p in range(len(psi)):
-                    line[p] += a * psi[p]
+    length, size = len(error), trace.shape[1]
+    gradient, reference = np.zeros((len(centre), size), np.float32), np.zeros(size, np.float32)
+    together = max(1, PRODUCT // (length * size))  # instances whose ψ stay in the cache
+    psi = np.empty((length, min(together, len(instances)), size), np.float32)
+    for start in range(0, len(instances), together):
+        part = instances[start : start + together]
+        if len(part) != psi.shape[1]:
+            psi = np.empty((length, len(part), size), np.float32)
+        _scores_and_reference(error, ends, decay, score, feature, free, part, trace, psi, reference)
+        centred = (advantage[:, part] - centre).reshape(-1, len(centre))
+        gradient += centred.T @ psi.reshape(-1, size)
+    return gradient, reference
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -60,14 +60,18 @@ class Rollout:
     def length(self) -> int:
         return self.reward.shape[0]
 
+    @property
+    def num_envs(self) -> int:
+        """Environment instances of each run."""
+        return self.reward.shape[1] // self.num_runs
+
     def by_run(self, tensor: torch.Tensor) -> torch.Tensor:
         """(T, B, ...) viewed as (T, R, N, ...)."""
         return tensor.unflatten(1, (self.num_runs, -1))
 
     def rows(self, index: torch.Tensor, estimate: Estimate) -> dict[str, torch.Tensor]:
         """The minibatch of rows `index` (R, M), each 0 .. T * N - 1 within its run, as name -> (R, M, ...)."""
-        num_rows = self.reward.shape[1]
-        num_envs = num_rows // self.num_runs
+        num_rows, num_envs = self.reward.shape[1], self.num_envs
         run = torch.arange(self.num_runs).unsqueeze(1)
         flat = (index // num_envs * num_rows + run * num_envs + index % num_envs).ravel()
 
@@ -97,30 +101,31 @@ class Rollout:
         if self._distribution is None:
             assert self.population is not None
             parts = [self.population.distribution(part) for part in self._parts()]
-            self._distribution = tree_map(lambda *leaves: _time_major(leaves, self), *parts)
+            self._distribution = tree_map(lambda *leaves: _time_major(leaves, self.num_envs), *parts)
         return self._distribution
 
-    def last_layer(self) -> "LastLayer":
-        """What the policy's last layer saw, and how log pi(a|s) depends on its outputs. To be asked for before
-        learning."""
+    def last_layer(self, num_envs: int) -> "LastLayer":
+        """What the policy's last layer saw, and how log pi(a|s) depends on its outputs, at the first `num_envs`
+        instances of each run. To be asked for before learning."""
         if self._last_layer is None:
             assert self.population is not None
             parts = []
-            for start, part in zip(range(0, self.length, VALUE_STEPS), self._parts(), strict=True):
-                action = self.by_run(self.action[start : start + VALUE_STEPS]).transpose(0, 1).flatten(1, 2)
-                parts.append(self.population.last_layer(part, action))
-            self._last_layer = LastLayer(*(_time_major(leaves, self) for leaves in zip(*parts, strict=True)))
+            actions = self._parts(self.action, num_envs)
+            for observation, action in zip(self._parts(num_envs=num_envs), actions, strict=True):
+                parts.append(self.population.last_layer(observation, action))
+            self._last_layer = LastLayer(*(_time_major(leaves, num_envs) for leaves in zip(*parts, strict=True)))
         return self._last_layer
 
-    def _parts(self):
-        """The observations of VALUE_STEPS steps at a time, by run: (R, S * N, *O)."""
+    def _parts(self, tensor: torch.Tensor | None = None, num_envs: int | None = None):
+        """The observations, or the rows of `tensor`, of VALUE_STEPS steps at a time, by run: (R, S * N, ...)."""
+        tensor = self.observation[:-1] if tensor is None else tensor
         for start in range(0, self.length, VALUE_STEPS):
-            part = self.observation[:-1][start : start + VALUE_STEPS]
-            yield part.unflatten(1, (self.num_runs, -1)).transpose(0, 1).flatten(1, 2)
+            part = self.by_run(tensor[start : start + VALUE_STEPS])[:, :, :num_envs]
+            yield part.transpose(0, 1).flatten(1, 2)
 
 
 class LastLayer(NamedTuple):
-    """The policy's last layer at every row, when it acted. The gradient of log pi(a|s) with respect to its weights is
+    """The policy's last layer when it acted. The gradient of log pi(a|s) with respect to its weights is
     score outer [feature, 1]; a Gaussian's scores are whitened, which scales that gradient."""
 
     feature: torch.Tensor  # (T, B, F) its input
@@ -139,9 +144,8 @@ class FinalObservations(NamedTuple):
     observation: torch.Tensor  # (R, most of a run, *O), padded
 
 
-def _time_major(leaves: tuple[torch.Tensor, ...], rollout: Rollout) -> torch.Tensor:
-    """Parts (R, S * N, ...) of several steps each -> (T, B, ...)."""
-    num_envs = rollout.reward.shape[1] // rollout.num_runs
+def _time_major(leaves: tuple[torch.Tensor, ...], num_envs: int) -> torch.Tensor:
+    """Parts (R, S * N, ...) of several steps each -> (T, R * N, ...)."""
     return torch.cat([leaf.unflatten(1, (-1, num_envs)).transpose(0, 1).flatten(1, 2) for leaf in leaves])
 
 
@@ -218,13 +222,13 @@ def reevaluate(rollout: Rollout, population: Population) -> None:
     _fill_value(rollout, population)
     _fill_next_value(rollout, population)
     parts = [population.distribution(part) for part in rollout._parts()]
-    distribution = tree_map(lambda *leaves: _time_major(leaves, rollout), *parts)
+    distribution = tree_map(lambda *leaves: _time_major(leaves, rollout.num_envs), *parts)
     torch.sub(distribution.log_prob(rollout.action), rollout.log_prob, out=rollout.log_ratio)
 
 
 def _fill_value(rollout: Rollout, population: Population) -> None:
     parts = tuple(population.value(part) for part in rollout._parts())
-    rollout.value.copy_(_time_major(parts, rollout))
+    rollout.value.copy_(_time_major(parts, rollout.num_envs))
 
 
 def _fill_next_value(rollout: Rollout, population: Population) -> None:

@@ -34,6 +34,7 @@ WARM_UP = {"shrunk": 4.0, "nonnegative": 4.0, "gated": 17.0}  # mass of statisti
 GATE = 2.0  # standard errors by which the weights must beat the prior
 UNIT_RATE = 0.1  # of the running moments of each component
 FLOOR = 1e-3  # least standard deviation of a component, as a share of the largest
+MOST_ROWS = 1 << 16  # of a run's rollout that the statistics see; the mixture has all
 HALVES = 14  # purpose of a random stream
 METRICS = ("effective_horizon", "effective_trace", "mixture_adapted", "mixture_cosine")
 
@@ -70,7 +71,8 @@ class AdaptiveMixture:
 
     def __call__(self, rollout: Rollout, memory: dict) -> tuple[Estimate, dict]:
         advantage, target = advantages(rollout)
-        layer, error, ends = rollout.last_layer(), reference_error(rollout), rollout.terminated | rollout.truncated
+        layer = rollout.last_layer(min(rollout.num_envs, max(2, MOST_ROWS // rollout.length)))
+        error, ends = reference_error(rollout), rollout.terminated | rollout.truncated
         memory = {name: tensor.clone() for name, tensor in (memory or self.begin(rollout, layer)).items()}
         mixed = np.empty((rollout.length, *rollout.by_run(rollout.reward).shape[1:]), np.float32)
         metrics = {name: torch.zeros(rollout.num_runs) for name in METRICS}
@@ -97,7 +99,7 @@ class AdaptiveMixture:
             "mean": torch.zeros(runs, COUNT, dtype=double),
             "square": torch.zeros(runs, COUNT, dtype=double),
             "count": torch.zeros(runs, 1, dtype=double),
-            "trace": torch.zeros(runs, rollout.reward.shape[1] // runs, size),
+            "trace": torch.zeros(runs, layer.score.shape[1] // runs, size),
         }
 
     def weights(self, memory: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, float]]:
@@ -195,9 +197,10 @@ class _Run:
         self.advantage = np.ascontiguousarray(advantage[:, run])
         self.error, self.ends = own(error), own(ends)
         self.score, self.feature, self.free = own(layer.score), own(layer.feature), own(layer.score_free)
-        self.length, self.num_envs = self.error.shape
+        self.length, self.num_envs, _ = self.score.shape  # the instances that the statistics see
         # the score of another distribution than the one that acted would be a biased reference
-        self.sound = bool(np.abs(own(layer.log_prob) - own(rollout.log_prob)).max() <= RATIO_TOLERANCE)
+        difference = own(layer.log_prob) - own(rollout.log_prob)[:, : self.num_envs]
+        self.sound = bool(np.abs(difference).max() <= RATIO_TOLERANCE)
         self.mean, self.square = np.empty(COUNT), np.empty(COUNT)
         mixture.moments(self.advantage, self.mean, self.square)
         population = rollout.population
@@ -218,17 +221,14 @@ class _Run:
         `centre` (C,) is subtracted from the components; it must be known before this rollout.
         """
         half = self.num_envs // 2  # of an odd number, one instance sits out
-        gradient = np.zeros((2, COUNT, trace.shape[1]), np.float32)
-        reference = np.zeros((2, trace.shape[1]), np.float32)
-        parts = (self.order[:half], self.order[half : 2 * half], self.order[2 * half :])
-        unused = np.zeros_like(gradient[0]), np.zeros_like(reference[0])
-        places = [(gradient[0], reference[0]), (gradient[1], reference[1]), unused]
-        for instances, (into, onto) in zip(parts, places, strict=True):
-            mixture.gradients(
+        g, r = [], []
+        for instances in (self.order[:half], self.order[half : 2 * half], self.order[2 * half :]):
+            gradient, reference = mixture.gradients(
                 self.advantage, centre.astype(np.float32), self.error, self.ends, np.float32(GAMMAS[-1]), self.score,
-                self.feature, self.free, instances, trace, into, onto,
+                self.feature, self.free, instances, trace,
             )  # fmt: skip
-        rows = max(half * self.length, 1)
-        g, r = gradient.astype(np.float64) / rows, reference.astype(np.float64) / rows
-        mean = g.mean(0)
+            rows = max(half * self.length, 1)
+            g.append(gradient.astype(np.float64) / rows)
+            r.append(reference.astype(np.float64) / rows)
+        mean = (g[0] + g[1]) / 2
         return mean @ mean.T, 0.5 * (g[0] @ r[1] + g[1] @ r[0])
