@@ -109,6 +109,7 @@ ESTIMATORS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DAE": ("dae", {}),
     "static mixture": ("static_mixture", {}),
     "adaptive mixture": ("adaptive_mixture", {}),
+    "adaptive nonnegative": ("adaptive_mixture", {"form": "nonnegative"}),
     "adaptive gated": ("adaptive_mixture", {"form": "gated"}),
     "GAE (.99, .95), static's heads": (ExtraHeads, {}),
     "GAE (.99, .95), adaptive's heads": (ExtraHeads, {"heads": "adaptive_mixture"}),
