@@ -31,11 +31,17 @@ from ridgeline.kernel import InvalidEnvironment, define, sample_action
 from ridgeline.vector import CompiledEnv
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 MAY_BE_ABSENT = ROOT / "docs" / "breakout.gif"  # the film of `make demo`
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+def title(page: Path) -> str:
+    """README, or for example algorithms/ppo."""
+    return page.relative_to(ROOT).with_suffix("").as_posix().removeprefix("docs/")
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=title)
 
 
 class Block(NamedTuple):
@@ -96,7 +102,7 @@ def here(folder, monkeypatch):
 
 @each_page
 def test_python_blocks_run(page, here, monkeypatch):
-    module = types.ModuleType(f"docs_{page.stem}")
+    module = types.ModuleType(f"docs_{title(page).replace('/', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks(page):
         if block.kind == "python" and not block.file:
@@ -123,7 +129,7 @@ def test_there_is_something_to_compare():
     assert sum(len(blocks(page)) for page in PAGES) > 50
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=title)
 def test_commands_exist(page, here, monkeypatch, capsys):
     parse, parsed = cli.parse, 77
 
@@ -143,13 +149,17 @@ def test_commands_exist(page, here, monkeypatch, capsys):
             assert arguments[0] in targets, line
         elif program == "python" and arguments[0] == "-c":
             compile(arguments[1], line, "exec")
+        elif program == "python" and arguments[0] == "benchmarks/pictures.py":
+            source = (ROOT / arguments[0]).read_text(encoding="utf-8")
+            assert arguments[1] in ("measure", "draw", "table"), line
+            assert all(f"def measure_{picture}(" in source for picture in arguments[2:]), line
         elif program == "pip":
             assert set(re.findall(r"\[(\w+)\]", line)) <= set(extras), line
         else:
             pytest.fail(f"{line}: teach this test how to check it")
 
 
-@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=title)
 def test_flags_in_the_text_exist(page, here):
     classes = [item for item in vars(options).values() if dataclasses.is_dataclass(item)]
     for kind in components.METHODS:
@@ -162,7 +172,7 @@ def test_flags_in_the_text_exist(page, here):
     assert not said - known
 
 
-@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ALL_PAGES, ids=title)
 def test_links_lead_somewhere(page):
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     for target in re.findall(r"\]\(([^)]+)\)", text):
@@ -174,17 +184,29 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_linked_from_the_readme():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "](docs/breakout.gif)" in text
+    """Or, in a folder of docs, from the folder's README, which is."""
+    assert "](docs/breakout.gif)" in (ROOT / "README.md").read_text(encoding="utf-8")
     for page in ALL_PAGES[1:]:
-        assert f"]({page.relative_to(ROOT).as_posix()})" in text, page.name
+        in_folder = page.is_relative_to(ROOT / "docs") and page.parent != ROOT / "docs" and page.stem != "README"
+        index = (page.parent if in_folder else ROOT) / "README.md"
+        link = f"]({page.relative_to(index.parent).as_posix()})"
+        assert link in index.read_text(encoding="utf-8"), f"{index} has no {link}"
+
+
+def test_published_scores_are_quoted_word_for_word():
+    """A row of published_scores.md, elsewhere: train it again, and copy it again."""
+    rows = set(re.findall(r"^\| `.*$", (ROOT / "docs" / "published_scores.md").read_text("utf-8"), re.M))
+    names = {row.split("`")[1] for row in rows}
+    for page in PAGES:
+        for line in re.findall(r"^\| `.*$", page.read_text("utf-8"), re.M):
+            assert line in rows or line.split("`")[1] not in names, f"{title(page)}: {line}"
 
 
 def test_examples_use_the_words_of_the_glossary(tmp_path):
     for page in PAGES:
         for number, block in enumerate(blocks(page)):
             if block.kind == "python":
-                (tmp_path / f"{page.stem}_{number}.py").write_text(block.text, encoding="utf-8")
+                (tmp_path / f"{title(page).replace('/', '_')}_{number}.py").write_text(block.text, encoding="utf-8")
     assert len(list(tmp_path.iterdir())) > 25
     assert not faults(tmp_path)
 
