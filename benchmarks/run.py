@@ -16,12 +16,19 @@ import time
 import torch
 
 import ridgeline
-from ridgeline import bench
+from ridgeline import bench, components
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.optimizers import OPTIMIZERS, orthogonalize
 from ridgeline.policies import MLP
+from ridgeline.population import PHASES
 from ridgeline.training import Training, with_torch_threads
 
+ESTIMATORS = (
+    ("gae", {}), ("monte_carlo", {}), ("n_step", {"num_steps": 5}), ("n_step", {"num_steps": 64}), ("v_trace", {}),
+    ("puffer_advantage", {}), ("average_reward", {}), ("harmonic_trace", {}), ("fixed_horizon", {}), ("block", {}),
+    ("block", {"puf": 0.5}), ("dae", {}), ("static_mixture", {}), ("adaptive_mixture", {}),
+    ("adaptive_mixture", {"form": "gated"}),
+)  # fmt: skip
 CARTPOLE_FAST = [
     "--num-envs", "64", "--rollout-length", "32", "--num-epochs", "6", "--num-minibatches", "4",
     "--learning-rate", "1e-2", "--entropy-coef", "0",
@@ -100,6 +107,22 @@ def population() -> None:
     )
 
 
+def estimators() -> None:
+    """The estimator's share of an iteration of `breakout` above, one run, one thread: median of five."""
+    algorithm = PPO(num_envs=4096, rollout_length=64, num_epochs=1, num_minibatches=8)
+    for name, settings in ESTIMATORS:
+        estimator = components.find("estimator", name)(**settings)
+        training = Training("breakout", algorithm, estimator, MLP((128,), "relu", shared_trunk=True), num_threads=1)
+        shares = []
+        for iteration in range(7):
+            metrics = training.iterate()
+            if iteration > 1:
+                total = sum(metrics[f"seconds_{phase}"] for phase in PHASES)
+                shares.append(metrics["seconds_estimate"] / total)
+        training.close()
+        print(f"  {name} {settings or ''}: {statistics.median(shares):.1%}", flush=True)
+
+
 def optimizers() -> None:
     """One update by Muon against one by Adam, in turn in one process, CPU time; two separate 2x64 networks."""
     for num_runs in (1, 8, 64):
@@ -161,7 +184,9 @@ def _ridgeline(*arguments: str) -> dict:
     return json.loads(out.stdout.splitlines()[-1])
 
 
-BENCHMARKS = {f.__name__: f for f in (environments, breakout, cartpole, solve, population, optimizers, startup)}
+BENCHMARKS = {
+    f.__name__: f for f in (environments, breakout, cartpole, solve, population, estimators, optimizers, startup)
+}
 
 
 def main() -> None:
