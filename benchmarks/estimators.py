@@ -56,6 +56,10 @@ TASKS = {
     "corridor": Task("corridor", {"length": 40}, 60_000, "-40"),
     "key_to_door": Task("key_to_door", {}, 120_000, "11.4"),
     "acrobot": Task("acrobot", {}, 200_000, "about -70"),
+    # further ones, run once after the adaptive mixture's constants were frozen (commit 571b190)
+    "pendulum": Task("pendulum", {}, 200_000, "about -150"),
+    "breakout": Task("breakout", {}, 500_000, "432"),
+    "pong": Task("pong", {}, 500_000, "21"),
     "delayed_16_hidden": Task("delayed", {"delay": 16, "visible": 0}, 120_000, "6.6"),
 }
 
