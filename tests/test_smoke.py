@@ -14,14 +14,16 @@ from ridgeline.training import Training, iterate
 
 TINY = {"num_envs": 4, "rollout_length": 8}
 REFUSED = {("dae", "pendulum"): "needs a Discrete action space"}  # at start, with this reason
+# rewards of 1 over their mean of 1 are 0, and these algorithms have no entropy bonus
+NOTHING_TO_LEARN = {("reinforce", "average_reward", "cartpole"), ("trpo", "average_reward", "cartpole")}
 
 
 def tiny(name: str):
     return components.find("algorithm", name)(**TINY)
 
 
-def check(training: Training, iterations=3) -> None:
-    """All numbers are finite, all runs learn, and two iterations log the same things."""
+def check(training: Training, iterations=3, learns=True) -> None:
+    """All numbers are finite, all runs learn where they should, and two iterations log the same things."""
     before = [[p.clone() for p in policy.parameters()] for policy in training.policies()]
     names = []
     for _ in range(iterations):
@@ -36,7 +38,7 @@ def check(training: Training, iterations=3) -> None:
     assert training.steps == iterations * 32 and math.isfinite(metrics["seconds_learn"])
     for old, policy in zip(before, training.policies(), strict=True):
         assert all(p.isfinite().all() for p in policy.parameters())
-        assert any(not torch.equal(a, b) for a, b in zip(old, policy.parameters(), strict=True))
+        assert learns == any(not torch.equal(a, b) for a, b in zip(old, policy.parameters(), strict=True))
     training.close()
 
 
@@ -51,7 +53,7 @@ def test_every_combination(algorithm, estimator, environment):
         with pytest.raises(ValueError, match=REFUSED[estimator, environment]):
             start()
     else:
-        check(start())
+        check(start(), learns=(algorithm, estimator, environment) not in NOTHING_TO_LEARN)
 
 
 @pytest.mark.parametrize("environment", ["cartpole", "pendulum"])
