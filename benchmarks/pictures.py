@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from PIL import Image
 from ridgeline.algorithms.a2c import A2C
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.algorithms.reinforce import REINFORCE
-from ridgeline.algorithms.trpo import TRPO
+from ridgeline.algorithms.trpo import TRPO, line_search, natural_step
 from ridgeline.algorithms.vpg import VPG
 from ridgeline.estimators.gae import GAE
 from ridgeline.estimators.monte_carlo import MonteCarlo
@@ -178,7 +178,7 @@ def measure_reinforce() -> Figures:
 
 def draw_reinforce(figure: Figure, figures: Figures) -> None:
     left, right = figure.subplots(1, 2)
-    draw_curves(left, figures["curves"], "what an action is credited with")
+    draw_curves(left, figures["curves"], "what an action is credited with", loc="upper left")
     for label, colour in zip(("no baseline", "learned"), palette(3)[1:], strict=True):
         cells = {key: one for key, one in figures["cuts"].items() if key.endswith(label)}
         lengths = [int(key.split(",")[0].removeprefix("T = ")) for key in cells]
@@ -197,7 +197,7 @@ def draw_reinforce(figure: Figure, figures: Figures) -> None:
 def measure_vpg() -> Figures:
     """One step of the policy per batch against sixteen, on the same batches of 64 x 32 steps."""
     arms = {"VPG": VPG(), "PPO": PPO(64, 32)}
-    return {"curves": {label: curve("acrobot", algorithm, GAE(), 200_000) for label, algorithm in arms.items()}}
+    return {"curves": {label: curve("acrobot", algorithm, GAE(), 120_000) for label, algorithm in arms.items()}}
 
 
 def draw_vpg(figure: Figure, figures: Figures) -> None:
@@ -216,9 +216,9 @@ def measure_a2c() -> Figures:
     """The length of the rollout: with 16 instances, and with 128 steps in a batch."""
     estimator = GAE(gae_lambda=1.0)
     return {
-        "curves": {f"T = {t}, N = 16": curve("cartpole", A2C(16, t), estimator, 100_000) for t in (4, 16, 64, 256)},
+        "curves": {f"T = {t}, N = 16": curve("cartpole", A2C(16, t), estimator, 60_000) for t in (4, 16, 64)},
         "batch": {
-            f"T = {t}, N = {128 // t}": curve("cartpole", A2C(128 // t, t), estimator, 100_000) for t in (4, 16, 64)
+            f"T = {t}, N = {128 // t}": curve("cartpole", A2C(128 // t, t), estimator, 60_000) for t in (4, 16, 64)
         },
     }
 
@@ -241,7 +241,7 @@ def measure_trpo() -> Figures:
         arms[f"VPG, learning rate {rate:g}"] = VPG(32, 64, learning_rate=rate, anneal_learning_rate=False)
     return {
         "curves": {
-            label: curve("cartpole", algorithm, GAE(), 80_000, policy, kl=True) for label, algorithm in arms.items()
+            label: curve("cartpole", algorithm, GAE(), 50_000, policy, kl=True) for label, algorithm in arms.items()
         }
     }
 
@@ -257,7 +257,98 @@ def draw_trpo(figure: Figure, figures: Figures) -> None:
     draw_curves(right, figures["curves"], "what became of it")
 
 
+def measure_trpo_step() -> Figures:
+    """One step of TRPO, and one of fixed length along the gradient, from many policies of a bandit with three arms."""
+    reward, rate, rows = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 0.25, []
+    for i, j in [divmod(pair, 9) for pair in range(81)]:
+        if i == 0 or j == 0 or i + j > 9:
+            continue
+        old = torch.tensor([i, j, 10 - i - j], dtype=torch.float64) / 10
+        mean = (old * reward).sum()
+        advantage = (reward - mean) / (old * (reward - mean) ** 2).sum().sqrt()
+
+        def mean_kl(theta, old=old):
+            return (old * (old.log() - theta["logits"].log_softmax(0))).sum()
+
+        def measure(theta, advantage=advantage, mean_kl=mean_kl):
+            return float((theta["logits"].softmax(0) * advantage).sum()), float(mean_kl(theta))
+
+        theta, gradient = {"logits": old.log()}, old * advantage  # of E[ratio A] = sum of pi A, at pi_old
+        settings = TRPO()
+        step = natural_step(mean_kl, theta, gradient, settings.max_kl, settings.damping, 3)
+        found = line_search(measure, theta, step, 0.0, settings.max_kl, settings.num_line_search_steps)
+        assert found is not None
+        plain = {"logits": theta["logits"] + rate * gradient}
+        ends = [one["logits"].softmax(0).tolist() for one in (found[0], plain)]
+        rows.append({"old": old.tolist(), "trpo": ends[0], "plain": ends[1], "kl": [found[2], float(mean_kl(plain))]})
+    return {"steps": rows}
+
+
+def draw_trpo_step(figure: Figure, figures: Figures) -> None:
+    left, right = figure.subplots(1, 2)
+
+    def place(policy):
+        return policy[1] + policy[2] / 2, policy[2] * 0.75**0.5
+
+    left.plot([0, 1, 0.5, 0], [0, 0, 0.75**0.5, 0], color="gray", linewidth=1)
+    for key, colour, width in (("trpo", palette(2)[0], 0.012), ("plain", palette(2)[1], 0.006)):
+        x, y = np.array([place(row["old"]) for row in figures["steps"]]).T
+        to_x, to_y = np.array([place(row[key]) for row in figures["steps"]]).T
+        left.quiver(x, y, to_x - x, to_y - y, color=colour, width=width, scale=1, scale_units="xy", angles="xy")
+    left.set_aspect("equal")
+    left.axis("off")
+    for x, y, text in ((0, -0.07, "always reward 0"), (0.75, -0.07, "always 0.5"), (0.56, 0.85, "always 1")):
+        left.text(x, y, text, fontsize=8)
+    left.set_title("one step, from policies over three arms")
+    for index, (label, colour) in enumerate(zip(("TRPO", "gradient, fixed rate"), palette(2), strict=True)):
+        right.plot([row["old"][2] for row in figures["steps"]], [row["kl"][index] for row in figures["steps"]], "o",
+                   color=colour, markersize=4, label=label)  # fmt: skip
+    right.axhline(0.01, color="black", linestyle="--", linewidth=1)
+    right.text(0.1, 0.0112, "max_kl", fontsize=8)
+    right.set(yscale="log", xlabel="probability of the best arm before", title="KL(old ‖ new) of that step, nats")
+    right.legend(fontsize=8)
+
+
 # ----------------------------------------------------------------------------------------------------------------- PPO
+
+
+def measure_ppo_objective() -> Figures:
+    """The objective of one step as PPO's own loss computes it, over the ratio."""
+
+    class Fixed(NamedTuple):
+        log_ratio: torch.Tensor
+
+        def log_prob(self, action):
+            return self.log_ratio
+
+        def entropy(self):
+            return torch.zeros(1)
+
+    ratio, found = np.linspace(0.5, 1.5, 101), {}
+    zero = torch.zeros(1, dtype=torch.float64)
+    coefficients = {name: torch.tensor(getattr(PPO(), name)) for name in ("clip_coef", "entropy_coef")}
+    algorithm = PPO(normalize_advantage=False)
+    for advantage in (1.0, -1.0):
+        minibatch = {"observation": zero, "action": zero, "log_prob": zero, "advantage": zero + advantage}
+        losses = [
+            algorithm.loss(lambda _, x=x: (Fixed(zero + np.log(x)), zero), minibatch, coefficients)[1]["policy_loss"]
+            for x in ratio
+        ]
+        found[f"advantage {advantage:+.0f}"] = [round(-float(loss), 6) for loss in losses]
+    return {"ratio": ratio.round(4).tolist(), "objective": found}
+
+
+def draw_ppo_objective(figure: Figure, figures: Figures) -> None:
+    ratio = np.array(figures["ratio"])
+    for panel, (label, objective), colour in zip(
+        figure.subplots(1, 2), figures["objective"].items(), palette(2), strict=True
+    ):
+        sign = 1 if "+" in label else -1
+        panel.plot(ratio, sign * ratio, color="gray", linewidth=1.2, linestyle=":", label="ratio x advantage")
+        panel.plot(ratio, objective, color=colour, linewidth=2, label="PPO's objective")
+        panel.axvspan(0.8, 1.2, color="black", alpha=0.06, linewidth=0)
+        panel.set(xlabel="ratio π / π_old", title=label)
+        panel.legend(fontsize=8)
 
 
 def measure_ppo() -> Figures:
@@ -277,15 +368,8 @@ def measure_ppo() -> Figures:
 
 def draw_ppo(figure: Figure, figures: Figures) -> None:
     figure.set_size_inches(WIDTH / DPI, 6.2)
-    (objective, kl), (curves, fraction) = figure.subplots(2, 2)
-    ratio = np.linspace(0.5, 1.5, 201)
-    for advantage, colour in zip((1, -1), palette(2), strict=True):
-        clipped = np.minimum(ratio * advantage, np.clip(ratio, 0.8, 1.2) * advantage)
-        objective.plot(ratio, clipped, color=colour, linewidth=1.6, label=f"advantage {advantage:+d}")
-        objective.plot(ratio, ratio * advantage, color=colour, linewidth=1, linestyle=":")
-    objective.axvspan(0.8, 1.2, color="black", alpha=0.06, linewidth=0)
-    objective.set(xlabel="ratio π / π_old", title="the clipped objective of one step")
-    objective.legend(fontsize=8)
+    panels = figure.subplot_mosaic([["kl", "fraction"], ["curves", "curves"]])
+    kl, fraction, curves = panels["kl"], panels["fraction"], panels["curves"]
     for (label, one), colour in zip(figures["updates"].items(), palette(4), strict=True):
         x = 1 + np.arange(len(one["approximate_kl"])) / 4
         band(kl, x, one["approximate_kl"], colour, label)
