@@ -291,10 +291,11 @@ def draw_trpo_step(figure: Figure, figures: Figures) -> None:
         return policy[1] + policy[2] / 2, policy[2] * 0.75**0.5
 
     left.plot([0, 1, 0.5, 0], [0, 0, 0.75**0.5, 0], color="gray", linewidth=1)
-    for key, colour, width in (("trpo", palette(2)[0], 0.012), ("plain", palette(2)[1], 0.006)):
-        x, y = np.array([place(row["old"]) for row in figures["steps"]]).T
-        to_x, to_y = np.array([place(row[key]) for row in figures["steps"]]).T
-        left.quiver(x, y, to_x - x, to_y - y, color=colour, width=width, scale=1, scale_units="xy", angles="xy")
+    for row in figures["steps"]:
+        (x, y), trpo, plain = (place(row[key]) for key in ("old", "trpo", "plain"))
+        left.plot([x, trpo[0]], [y, trpo[1]], color=palette(2)[0], linewidth=1.8)
+        left.plot([x, plain[0]], [y, plain[1]], color=palette(2)[1], linewidth=1.8)
+        left.plot(x, y, "o", color="black", markersize=3)
     left.set_aspect("equal")
     left.axis("off")
     for x, y, text in ((0, -0.07, "always reward 0"), (0.75, -0.07, "always 0.5"), (0.56, 0.85, "always 1")):
