@@ -272,7 +272,8 @@ def test_the_critic_alone_does_not_move_the_actor():
         for name, count in zip(population.shapes, population.step_count[0].tolist(), strict=True):
             counts[name.split(".")[0]] = count
         assert counts["action_head"] == 1
-        assert counts["value_head"] == 4
+        # the first value is the mean of its targets, which may leave its bias no gradient
+        assert counts["value_head"] in (3, 4)
         assert counts["actor"] == (4 if shared_trunk else 1)
     assert population.update_count.tolist() == [4, 4]
 
