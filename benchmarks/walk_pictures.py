@@ -21,6 +21,7 @@ from ridgeline.training import Training
 
 Figures = dict[str, Any]
 STORE = FOLDER / "walk_pictures.json"
+pictures.COLOURS = 128  # with fewer, two lines can come out alike
 
 
 def main(functions: dict[str, Any], store: Path) -> None:
