@@ -32,7 +32,8 @@ pictures = _script()
 def test_picture_is_small_and_shown(name):
     path = ROOT / "docs" / "pictures" / f"estimator_{name}.png"
     assert path.stat().st_size <= 60_000
-    assert Image.open(path).width == 800
+    with Image.open(path) as image:
+        assert image.width == 800
     page = ROOT / "docs" / "estimators" / f"{'README' if name == 'ends' else name}.md"
     assert f"](../pictures/estimator_{name}.png)" in page.read_text("utf-8")
 
@@ -40,12 +41,17 @@ def test_picture_is_small_and_shown(name):
 @pytest.mark.parametrize("name", ["ends", "harmonic_trace", "puffer_advantage", "average_reward"])
 def test_picture_is_what_the_code_draws(name, monkeypatch, tmp_path):
     """Those that are drawn in a second."""
-    kept = np.asarray(Image.open(ROOT / "docs" / "pictures" / f"estimator_{name}.png").convert("L"), float)
+    kept = _grey(ROOT / "docs" / "pictures" / f"estimator_{name}.png")
     monkeypatch.setattr(pictures, "PICTURES", tmp_path)
     pictures.save(name)
-    drawn = np.asarray(Image.open(tmp_path / f"estimator_{name}.png").convert("L"), float)
+    drawn = _grey(tmp_path / f"estimator_{name}.png")
     assert drawn.shape == kept.shape
     assert np.abs(drawn - kept).mean() < 1
+
+
+def _grey(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"), float)
 
 
 def test_every_estimator_has_a_page_with_the_same_sections():
