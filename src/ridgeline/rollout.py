@@ -107,7 +107,7 @@ class Rollout:
     def last_layer(self, num_envs: int) -> "LastLayer":
         """What the policy's last layer saw, and how log pi(a|s) depends on its outputs, at the first `num_envs`
         instances of each run. To be asked for before learning."""
-        if self._last_layer is None:
+        if self._last_layer is None or self._last_layer.feature.shape[1] != self.num_runs * num_envs:
             assert self.population is not None
             parts = []
             actions = self._parts(self.action, num_envs)

@@ -69,6 +69,7 @@ class AdaptiveMixture:
             return "adaptive_mixture compares instances; with num_envs = 1 it is the equal mixture of its components"
         return None
 
+    @np.errstate(invalid="ignore", over="ignore")  # what is not finite is left out of the statistics
     def __call__(self, rollout: Rollout, memory: dict) -> tuple[Estimate, dict]:
         advantage, target = advantages(rollout)
         layer = rollout.last_layer(min(rollout.num_envs, max(2, MOST_ROWS // rollout.length)))
@@ -184,7 +185,8 @@ def reference_error(rollout: Rollout) -> torch.Tensor:
 def _unit(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
     """1 / standard deviation of each component, (C,); one that hardly varies beside the others stays small."""
     std = np.sqrt(np.maximum(square - mean * mean, 0.0))
-    return 1 / (std + FLOOR * std.max() + 1e-12)
+    std += FLOOR * std.max()
+    return 1 / np.where(std > 0, std, 1.0)
 
 
 class _Run:
