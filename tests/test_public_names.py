@@ -132,8 +132,9 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
 }
 
 ENVIRONMENTS = [
-    "acrobot", "bandit", "breakout", "cartpole", "corridor", "delayed", "key_to_door", "mountain_car",
-    "mountain_car_continuous", "noisy_bandit", "pendulum", "pong", "random_walk", "short_corridor",
+    "acrobot", "bandit", "breakout", "cartpole", "cartpole_swingup", "continuous_target", "corridor", "delayed",
+    "key_to_door", "lander", "memory", "mountain_car", "mountain_car_continuous", "noisy_bandit", "password",
+    "pendulum", "pong", "random_walk", "reacher", "short_corridor", "squared", "stochastic",
 ]  # fmt: skip
 
 
