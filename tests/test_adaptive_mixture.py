@@ -714,7 +714,8 @@ def test_saved_and_resumed_goes_on_the_same(num_threads):
         for name in METRICS:
             np.testing.assert_array_equal(one[name], two[name], err_msg=name)
     (states, _), (others, _) = first.state_dict(), second.state_dict()
-    assert_same(*({name: torch.as_tensor(x) for name, x in state.items()} for state in (states, others)))
+    for name in states:  # episodes that have not been are NaN
+        np.testing.assert_array_equal(np.asarray(states[name]), np.asarray(others[name]), err_msg=name)
     for training in (first, second):
         training.close()
 
