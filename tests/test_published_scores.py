@@ -65,6 +65,7 @@ def test_the_figures_are_those_of_their_seeds():
         ("ppo-cartpole-sb3", 470),
         ("a2c-acrobot-slm", -95),
         ("trpo-pendulum-sb3", -200),
+        ("ppo-lunar-lander-slm", 180),
     ],
 )
 def test_a_published_score_is_reached(name, least):
