@@ -329,7 +329,8 @@ def plot(cells: list[dict], folder: Path, names: list[str]) -> None:
 
 def _curve(panel: Any, cell: dict, colour: Any) -> None:
     returns = np.array(cell["returns"])
-    steps = ROWS * np.arange(1, returns.shape[1] + 1)
+    iterations = cell.get("iterations", range(1, returns.shape[1] + 1))  # a published file has some of them
+    steps = ROWS * np.array(iterations)
     generator = np.random.default_rng(0)
     samples = [iqm(returns[generator.integers(0, len(returns), len(returns))]) for _ in range(200)]
     low, high = np.quantile(samples, [0.025, 0.975], axis=0)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -111,3 +112,21 @@ def test_extra_heads_change_the_critic_alone(harness):
     expected, _ = StaticMixture()(rollout, {})
     torch.testing.assert_close(estimate.target[..., :-1], expected.target, rtol=0, atol=0)
     training.close()
+
+
+def test_the_page_shows_the_published_study(harness):
+    """docs/estimator_study.md has the tables of benchmarks/estimator_study.jsonl, and what it holds agrees with itself."""
+    text = (FILE.parents[1] / "docs" / "estimator_study.md").read_text(encoding="utf-8")
+    cells = [
+        cell for cell in harness.read(FILE.with_name("estimator_study.jsonl")) if cell["estimator"] not in harness.GRID
+    ]
+    tables = re.findall(r"<!-- (\w+) (\d+) -->\n(.*?)\n<!-- end -->", text, re.S)
+    assert len(tables) == 4
+    for what, length, body in tables:
+        here = [cell for cell in cells if cell["rollout_length"] == int(length)]
+        assert harness.table(here, {"table": "score"}.get(what, what)).strip() == body
+    for cell in cells:
+        score, low, high = cell["score"]
+        assert low <= score <= high and len(cell["returns"]) == cell["num_runs"]
+        # of some of the iterations: about the mean over all
+        assert abs(harness.iqm(np.array(cell["returns"])).mean() - score) <= 0.1 * abs(score) + 1
