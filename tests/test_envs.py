@@ -202,7 +202,7 @@ def test_seed_decides_the_trajectory(name):
     for other in (CompiledEnv(definition, 4, 8), CompiledEnv(definition, 4, 7, EVALUATION)):
         assert not np.intersect1d(other.state.random_state, start).size
         same = [
-            np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
+            all(np.array_equal(x, y) for x, y in zip(one[:4], two[:4], strict=True))
             for one, two in zip(first, record(other, action), strict=True)
         ]
         assert all(same) != draws

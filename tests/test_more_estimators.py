@@ -82,7 +82,7 @@ def test_random_patterns(steps, columns, chance, per_column, dtype):
 
 def test_one_long_piece():
     """The double sum as a matrix of weights: 512 rows without an end, one discount per column, the last two alike."""
-    reward, value, next_value, terminated, truncated = pattern(512, 4, 0.0)
+    reward, value, next_value, terminated, _ = pattern(512, 4, 0.0)
     never = torch.zeros_like(terminated)
     next_value = torch.where(next_value.isnan(), 0.5, next_value)
     gamma = torch.tensor([1.0, 0.99, 0.5, 0.5], dtype=torch.float64)

@@ -133,8 +133,9 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
 
 ENVIRONMENTS = [
     "acrobot", "bandit", "breakout", "cartpole", "cartpole_swingup", "continuous_target", "corridor", "delayed",
-    "key_to_door", "lander", "memory", "mountain_car", "mountain_car_continuous", "noisy_bandit", "password",
-    "pendulum", "pong", "random_walk", "reacher", "short_corridor", "squared", "stochastic",
+    "key_to_door", "lander", "memory", "minatar_asterix", "minatar_breakout", "minatar_freeway", "minatar_seaquest",
+    "minatar_space_invaders", "mountain_car", "mountain_car_continuous", "noisy_bandit", "password", "pendulum", "pong",
+    "random_walk", "reacher", "short_corridor", "squared", "stochastic",
 ]  # fmt: skip
 
 
@@ -165,7 +166,8 @@ def test_signature(item):
 
 @pytest.mark.parametrize("item", FIELDS, ids=lambda item: item.__name__)
 def test_fields(item):
-    names = item._fields if hasattr(item, "_fields") else [field.name for field in dataclasses.fields(item) if field.init]
+    fields = () if hasattr(item, "_fields") else dataclasses.fields(item)
+    names = item._fields if hasattr(item, "_fields") else [field.name for field in fields if field.init]
     assert " ".join(names) == FIELDS[item]
 
 

@@ -1,12 +1,13 @@
 """MinAtar's Asterix: gather treasure and keep out of the enemies' way on a 10 x 10 grid.
 
 Observation
-    index      meaning, at row y from the top and column x                      range
+    index      meaning                                                          range
     [y, x, 0]  the player                                                       0 or 1
     [y, x, 1]  an enemy                                                         0 or 1
     [y, x, 2]  behind an enemy or a treasure: where it comes from               0 or 1
     [y, x, 3]  a treasure                                                       0 or 1
-    As uint8. Hidden: the last action (it may be repeated), the timers and the level.
+    y is the row from the top, x the column; uint8.
+    Hidden: the last action (it may be repeated), the timers and the level.
 Action: 0 stays, 1 moves left, 2 up, 3 right, 4 down by one cell, within rows 1 to 8; 5 stays too. With probability
     `sticky_action_prob` the action before is done again in place of the one given.
 Reward: 1 for each treasure. Score of random play: not measured. Without a known bound; PPO of

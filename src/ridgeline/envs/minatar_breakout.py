@@ -1,12 +1,13 @@
 """MinAtar's Breakout: keep a ball in play with a paddle of one cell and break bricks on a 10 x 10 grid.
 
 Observation
-    index      meaning, at row y from the top and column x     range
+    index      meaning                                         range
     [y, x, 0]  the paddle                                      0 or 1
     [y, x, 1]  the ball                                        0 or 1
     [y, x, 2]  where the ball was one step ago                 0 or 1
     [y, x, 3]  a brick                                         0 or 1
-    As uint8. Hidden: the last action (it may be repeated), and whether the ball broke a brick in the step before.
+    y is the row from the top, x the column; uint8.
+    Hidden: the last action (it may be repeated), and whether the ball broke a brick in the step before.
 Action: 0 stays, 1 moves left, 3 moves right by one cell; 2, 4 and 5 stay too. With probability `sticky_action_prob`
     the action before is done again in place of the one given.
 Reward: 1 for each brick. Mean score of random play: 0.5, as MinAtar's README has it. Bounded by the time limit alone: a

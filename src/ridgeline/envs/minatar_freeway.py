@@ -1,11 +1,12 @@
 """MinAtar's Freeway: cross eight lanes of traffic as often as the time allows, on a 10 x 10 grid.
 
 Observation
-    index      meaning, at row y from the top and column x                              range
+    index      meaning                                                                  range
     [y, x, 0]  the player                                                               0 or 1
     [y, x, 1]  a car                                                                    0 or 1
     [y, x, k]  behind a car that moves every k steps, k = 2 .. 6: where it comes from   0 or 1
-    As uint8. Hidden: the last action (it may be repeated), the timers and the time.
+    y is the row from the top, x the column; uint8.
+    Hidden: the last action (it may be repeated), the timers and the time.
 Action: 2 moves up, 4 moves down by one cell, if the last move is 3 steps ago or more; the others stay. With probability
     `sticky_action_prob` the action before is done again in place of the one given.
 Reward: 1 for reaching row 0, whence the player returns to row 9 and all cars get new speeds and directions.

@@ -1,7 +1,7 @@
 """MinAtar's Seaquest: shoot fish and submarines, gather divers, and surface before the oxygen is gone; a 10 x 10 grid.
 
 Observation
-    index      meaning, at row y from the top and column x                     range
+    index      meaning                                                         range
     [y, x, 0]  the player's submarine                                          0 or 1
     [y, x, 1]  its back                                                        0 or 1
     [y, x, 2]  a bullet of the player's                                        0 or 1
@@ -12,7 +12,8 @@ Observation
     [y, x, 7]  oxygen: a bar in row 9 from the left, a cell for each 20        0 or 1
     [y, x, 8]  divers on board: a bar in row 9 that ends at column 8           0 or 1
     [y, x, 9]  a diver                                                         0 or 1
-    As uint8. Hidden: the last action (it may be repeated), the timers and the level.
+    y is the row from the top, x the column; uint8.
+    Hidden: the last action (it may be repeated), the timers and the level.
 Action: 0 waits, 1 moves left, 2 up, 3 right, 4 down by one cell, within rows 0 to 8; 5 shoots if the last shot is 5
     steps ago or more. With probability `sticky_action_prob` the action before is done again in place of the one given.
 Reward: 1 for each fish or submarine shot; for surfacing with six divers, a twentieth of the oxygen left, rounded down,

@@ -1,14 +1,15 @@
 """MinAtar's Space Invaders: shoot down waves of aliens before one of their bullets meets the cannon, on a 10 x 10 grid.
 
 Observation
-    index      meaning, at row y from the top and column x     range
+    index      meaning                                         range
     [y, x, 0]  the cannon                                      0 or 1
     [y, x, 1]  an alien                                        0 or 1
     [y, x, 2]  an alien, while they move to the left           0 or 1
     [y, x, 3]  an alien, while they move to the right          0 or 1
     [y, x, 4]  a bullet of the player's                        0 or 1
     [y, x, 5]  a bullet of the aliens'                         0 or 1
-    As uint8. Hidden: the last action (it may be repeated), the timers and the wave.
+    y is the row from the top, x the column; uint8.
+    Hidden: the last action (it may be repeated), the timers and the wave.
 Action: 1 moves left, 3 moves right by one cell, 5 shoots if the last shot is 5 steps ago or more; 0, 2 and 4 wait. With
     probability `sticky_action_prob` the action before is done again in place of the one given.
 Reward: 1 for each alien. Score of random play: not measured. Without a known bound; PPO of
