@@ -115,7 +115,7 @@ def test_extra_heads_change_the_critic_alone(harness):
 
 
 def test_the_page_shows_the_published_study(harness):
-    """docs/estimator_study.md has the tables of benchmarks/estimator_study.jsonl, and what it holds agrees with itself."""
+    """docs/estimator_study.md has the tables of benchmarks/estimator_study.jsonl, which agrees with itself."""
     text = (FILE.parents[1] / "docs" / "estimator_study.md").read_text(encoding="utf-8")
     cells = [
         cell for cell in harness.read(FILE.with_name("estimator_study.jsonl")) if cell["estimator"] not in harness.GRID

@@ -10,7 +10,7 @@ Observation
     Hidden: the last action (it may be repeated), the timers and the level.
 Action: 0 stays, 1 moves left, 2 up, 3 right, 4 down by one cell, within rows 1 to 8; 5 stays too. With probability
     `sticky_action_prob` the action before is done again in place of the one given.
-Reward: 1 for each treasure. Score of random play: not measured. Without a known bound; PPO of
+Reward: 1 for each treasure. Mean score of random play: 0.48. Without a known bound; PPO of
     gymnax's authors: 15.
 Start: the player in the middle of an empty grid.
 End: terminated when the player and an enemy meet; truncated at 10,000 steps.

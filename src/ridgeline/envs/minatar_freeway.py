@@ -10,7 +10,7 @@ Observation
 Action: 2 moves up, 4 moves down by one cell, if the last move is 3 steps ago or more; the others stay. With probability
     `sticky_action_prob` the action before is done again in place of the one given.
 Reward: 1 for reaching row 0, whence the player returns to row 9 and all cars get new speeds and directions.
-    Score of random play: not measured. Maximum 92: nine moves, one in three steps, in 2,501 steps.
+    Mean score of random play: 0.13. Maximum 92: nine moves, one in three steps, in 2,501 steps.
     PPO of gymnax's authors: 58.
 Start: the player in row 9, all cars in column 0 at random speeds.
 End: terminated at step 2,501, as in the package: the game is over when its clock has run down. No time limit besides.

@@ -12,7 +12,7 @@ Observation
     Hidden: the last action (it may be repeated), the timers and the wave.
 Action: 1 moves left, 3 moves right by one cell, 5 shoots if the last shot is 5 steps ago or more; 0, 2 and 4 wait. With
     probability `sticky_action_prob` the action before is done again in place of the one given.
-Reward: 1 for each alien. Score of random play: not measured. Without a known bound; PPO of
+Reward: 1 for each alien. Mean score of random play: 2.9. Without a known bound; PPO of
     gymnax's authors: 131.
 Start: 4 x 6 aliens in rows 0 to 3, moving to the left; the cannon at column 5.
 End: terminated when a bullet or an alien meets the cannon, or the aliens would leave the last row; truncated at 10,000
