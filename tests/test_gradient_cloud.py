@@ -471,3 +471,11 @@ def test_bad_settings():
     for wrong in ({"num_runs": 2}, {"fit_steps": -1}, {"seed": -1}, {"num_batches": 15}):
         with pytest.raises(ValueError, match=r"= -?\d+; use"):
             Settings(**wrong)
+
+
+def test_critics_whose_size_depends_on_the_actions():
+    """dae's number of predictions is a function of the action space."""
+    dae = components.find("estimator", "dae")()
+    policy = policy_of("bandit")
+    clouds = measure("bandit", policy, TABLE, {"dae": dae}, Settings(8, 4, 3, 6, 64, 1000), num_threads=1)
+    assert [cloud.label for cloud in clouds.clouds] == ["dae"] and np.isfinite(clouds.clouds[0].gradients).all()

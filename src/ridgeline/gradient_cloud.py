@@ -45,7 +45,7 @@ from ridgeline.environments import make
 from ridgeline.gradient_comparison import Cloud, compare, describe_truth, true_parts
 from ridgeline.population import Population
 from ridgeline.rollout import Rollout, collect, reevaluate, reverse_scan, squared_error
-from ridgeline.training import available_cores, keep_memory
+from ridgeline.training import available_cores, keep_memory, num_values
 from ridgeline.vector import EVALUATION
 
 NUM_EPOCHS, NUM_MINIBATCHES = 2, 4  # of a critic's fit, per rollout
@@ -207,10 +207,11 @@ class _Critic:
 
     def __init__(self, group: "_Group", policy, configuration, estimator):
         self.estimator, env = estimator, group.env
+        self.num_values = num_values(estimator, env.action_space)
         coefficients = {name: [value] * len(env.seeds) for name, value in FIT_COEFFICIENTS.items()}
 
         def build():
-            return configuration.build(env.observation_space, env.action_space, estimator.num_values)
+            return configuration.build(env.observation_space, env.action_space, self.num_values)
 
         self.population = Population(build, env.observation_space, env.action_space, env.seeds, coefficients)
         with torch.no_grad():
@@ -226,7 +227,7 @@ class _Critic:
         """The same steps, with the predictions of these critics."""
         if rollout.population is self.population:
             return rollout
-        value = rollout.value.new_empty(*rollout.reward.shape, self.estimator.num_values)
+        value = rollout.value.new_empty(*rollout.reward.shape, self.num_values)
         own = replace(
             rollout, value=value, next_value=torch.empty_like(value), log_ratio=torch.empty_like(rollout.reward),
             population=self.population,
@@ -240,7 +241,7 @@ class _Critic:
         estimate, population.memory = self.estimator(own, population.memory)
         population.update_target_moments(estimate.target)
         if estimate.target is not None:
-            rows = own.length * own.reward.shape[1] // own.num_runs
+            rows = own.length * own.num_envs
             for order in population.shuffles(rows, NUM_EPOCHS):
                 for index in order.chunk(min(NUM_MINIBATCHES, rows), 1):
                     population.update(value_loss, own.rows(index, estimate))

@@ -93,16 +93,19 @@ class Rollout:
 
     def everything(self, estimate: Estimate) -> dict[str, torch.Tensor]:
         """All rows as one minibatch, name -> (R, T * N, ...)."""
-        count = self.length * self.reward.shape[1] // self.num_runs
+        count = self.length * self.num_envs
         return self.rows(torch.arange(count).expand(self.num_runs, count), estimate)
 
     def distribution(self) -> Any:
         """The distributions from which the actions were drawn, over (T, B). To be asked for before learning."""
         if self._distribution is None:
             assert self.population is not None
-            parts = [self.population.distribution(part) for part in self._parts()]
-            self._distribution = tree_map(lambda *leaves: _time_major(leaves, self.num_envs), *parts)
+            self._distribution = self._distribution_now(self.population)
         return self._distribution
+
+    def _distribution_now(self, population: Population) -> Any:
+        parts = [population.distribution(part) for part in self._parts()]
+        return tree_map(lambda *leaves: _time_major(leaves, self.num_envs), *parts)
 
     def last_layer(self, num_envs: int) -> "LastLayer":
         """What the policy's last layer saw, and how log pi(a|s) depends on its outputs, at the first `num_envs`
@@ -221,9 +224,8 @@ def reevaluate(rollout: Rollout, population: Population) -> None:
     """Value, next value and log ratio of every row under the parameters as they are now, in place."""
     _fill_value(rollout, population)
     _fill_next_value(rollout, population)
-    parts = [population.distribution(part) for part in rollout._parts()]
-    distribution = tree_map(lambda *leaves: _time_major(leaves, rollout.num_envs), *parts)
-    torch.sub(distribution.log_prob(rollout.action), rollout.log_prob, out=rollout.log_ratio)
+    log_prob = rollout._distribution_now(population).log_prob(rollout.action)
+    torch.sub(log_prob, rollout.log_prob, out=rollout.log_ratio)
 
 
 def _fill_value(rollout: Rollout, population: Population) -> None:
@@ -291,13 +293,17 @@ def summary(
     metrics["advantage_std"] = advantage.std(dim=(0, 2), correction=0)
     metrics["value"] = value.mean(dim=(0, 2, 3))
     if estimate.target is not None:
-        target = rollout.by_run(estimate.target)
-        error = (target - value).var(dim=(0, 2), correction=0)
-        # a target that hardly varies has no variance to explain: at least 1% of its root mean square counts
-        least = 1e-4 * target.square().mean((0, 2)) + 1e-12
-        metrics["explained_variance"] = (1 - error / target.var(dim=(0, 2), correction=0).maximum(least)).mean(-1)
+        metrics["explained_variance"] = explained_variance(rollout.by_run(estimate.target), value).mean(-1)
     metrics["learning_rate"] = population.learning_rate()
     return metrics | dict(estimate.metrics or {})
+
+
+def explained_variance(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """1 − Var(R̂ − V) / Var(R̂) of each run, (R, ...): target and value (T, R, N, ...). A target that hardly varies has
+    no variance to explain: at least 1% of its root mean square counts."""
+    error = (target - value).var(dim=(0, 2), correction=0)
+    least = 1e-4 * target.square().mean((0, 2)) + 1e-12
+    return 1 - error / target.var(dim=(0, 2), correction=0).maximum(least)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

@@ -90,5 +90,4 @@ class REINFORCE:
 def steps_per_episode(rollout) -> torch.Tensor:
     """Steps of each run's rollout divided by the episodes that it has a step of, (R,)."""
     begins = rollout.by_run(rollout.terminated | rollout.truncated)[:-1].sum((0, 2))  # and one in each first row
-    num_envs = rollout.reward.shape[1] // rollout.num_runs
-    return rollout.length * num_envs / (num_envs + begins)
+    return rollout.length * rollout.num_envs / (rollout.num_envs + begins)

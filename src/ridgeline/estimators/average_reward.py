@@ -77,13 +77,12 @@ class AverageReward:
             memory = self._moved(rollout, memory, "reward_rate", rollout.reward)
             memory = _started(memory, "mean_value", _mean_by_run(rollout, rollout.value))
             memory = self._moved(rollout, memory, "mean_value", rollout.value[..., 0])
-        num_envs = rollout.reward.shape[1] // rollout.num_runs
         advantage, target, delta = differential_advantage(
             rollout.reward, rollout.value[..., 0], rollout.next_value[..., 0], rollout.terminated, rollout.truncated,
-            memory["reward_rate"].repeat_interleave(num_envs), self.gae_lambda,
+            memory["reward_rate"].repeat_interleave(rollout.num_envs), self.gae_lambda,
         )  # fmt: skip
         if apo:
-            mean_value = memory["mean_value"].repeat_interleave(num_envs)
+            mean_value = memory["mean_value"].repeat_interleave(rollout.num_envs)
             target = target - torch.as_tensor(self.value_centering * mean_value, dtype=target.dtype)
         else:
             newest = memory["reward_rate"] + _mean_by_run(rollout, self.reward_rate_step * delta.double())
@@ -92,7 +91,7 @@ class AverageReward:
 
     def _moved(self, rollout: Rollout, memory: dict, name: str, tensor: torch.Tensor) -> dict:
         """Memory with the mean of (T, B) `tensor` taken into the running mean `name`, if it is finite."""
-        old = memory[name].repeat_interleave(tensor.shape[1] // rollout.num_runs)
+        old = memory[name].repeat_interleave(rollout.num_envs)
         newest = memory[name] + _mean_by_run(rollout, self.reward_rate_step * (tensor.double() - old))
         return memory | {name: torch.where(newest.isfinite(), newest, memory[name])}
 

@@ -108,8 +108,7 @@ class Block:
         if self.puf is None:
             return Estimate(error.sum(-1), target, target_weight), memory
         weight, of_loss = self._weights(rollout, memory)
-        num_envs = rollout.reward.shape[1] // rollout.num_runs
-        weight, of_loss = (w.to(target.dtype).repeat_interleave(num_envs, 0) for w in (weight, of_loss))
+        weight, of_loss = (w.to(target.dtype).repeat_interleave(rollout.num_envs, 0) for w in (weight, of_loss))
         target_weight = of_loss.expand_as(target) if target_weight is None else of_loss * target_weight
         return Estimate((weight * error).sum(-1), target, target_weight), _remember(rollout, memory, target, known)
 

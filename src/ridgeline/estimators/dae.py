@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch.nn.functional import one_hot
 
-from ridgeline.rollout import Estimate, Rollout, reverse_scan
+from ridgeline.rollout import Estimate, Rollout, explained_variance, reverse_scan
 
 
 def direct_advantage(preference, probability):
@@ -145,7 +145,4 @@ def _scale_of_value(rollout: Rollout, target: torch.Tensor, first: bool) -> torc
 def _metrics(rollout: Rollout, target: torch.Tensor) -> dict[str, torch.Tensor]:
     """`value` and `explained_variance` of V alone: the other heads are advantages."""
     value, target = rollout.by_run(rollout.value[..., 0]), rollout.by_run(target)
-    error = (target - value).var(dim=(0, 2), correction=0)
-    least = 1e-4 * target.square().mean((0, 2)) + 1e-12  # as in `summary`
-    explained = 1 - error / target.var(dim=(0, 2), correction=0).maximum(least)
-    return {"value": value.mean((0, 2)), "explained_variance": explained}
+    return {"value": value.mean((0, 2)), "explained_variance": explained_variance(target, value)}

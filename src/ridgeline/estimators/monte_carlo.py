@@ -114,4 +114,4 @@ class MonteCarlo:
 
 def _rows(per_run: torch.Tensor, rollout: Rollout) -> torch.Tensor:
     """(R,) -> (B,), in the rollout's precision."""
-    return per_run.to(rollout.reward.dtype).repeat_interleave(rollout.reward.shape[1] // rollout.num_runs)
+    return per_run.to(rollout.reward.dtype).repeat_interleave(rollout.num_envs)
