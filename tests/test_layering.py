@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "ridgeline"
 
 # From the first to the last; `folder/*` are files side by side, which never import each other.
 ORDER = """
-cache sources kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
+cache sources observations kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies optimizers population rollout mixture estimators/* algorithms/* components
 checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
 gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
