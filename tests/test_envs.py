@@ -13,7 +13,16 @@ import pytest
 
 import ridgeline.kernel
 from ridgeline.canvas import Canvas
-from ridgeline.kernel import NO_LIMIT, Definition, InvalidEnvironment, define, plain, sample_action, seed_rows
+from ridgeline.kernel import (
+    NO_LIMIT,
+    Definition,
+    InvalidEnvironment,
+    define,
+    plain,
+    sample_action,
+    seed_rows,
+    without_autoreset,
+)
 from ridgeline.vector import EVALUATION, TRAINING, CompiledEnv
 
 FILES = {
@@ -135,6 +144,27 @@ def test_final_observation_only_where_truncated_and_not_terminated(name):
             observe(twin.state[row], expected, definition.parameters)
             np.testing.assert_array_equal(final, expected)
             np.testing.assert_array_equal(final, continued.observation[row])
+
+
+def test_without_autoreset_the_last_observation_stays(name):
+    """In plain Python for each file, compiled for one: the loops are the same."""
+    definition = definition_of(name, compile=name == "cartpole")._replace(max_episode_steps=6)
+    env, twin = CompiledEnv(without_autoreset(definition), 3, 1), CompiledEnv(definition, 3, 1)
+    with np.errstate(over="ignore"):
+        for action in random_action(name, 14, 3):
+            env.state[:] = twin.state
+            step, expected = env.step(action), twin.step(action)
+            for ours, theirs in zip(step[1:], expected[1:], strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+            going = np.setdiff1d(np.arange(3), expected.episode_row)
+            np.testing.assert_array_equal(step.observation[going], expected.observation[going])
+            np.testing.assert_array_equal(step.observation[expected.final_row], expected.final_observation)
+            ended = expected.episode_row
+            definition.reset_rows(
+                left := env.state[ended], env.parameters, again := step.observation[ended], 0, len(ended)
+            )
+            np.testing.assert_array_equal(again, expected.observation[ended])
+            assert_same([[left]], [[twin.state[ended]]])
 
 
 def test_row_does_not_depend_on_the_others(name):

@@ -215,30 +215,50 @@ def define(path: Path, compile: bool = COMPILE) -> Definition:
     parameters = _default_parameters(module, path)
     statistics = tuple(getattr(module, "statistics", ()))
     _check_declarations(module, path, statistics)
-    functions = {name: getattr(module, name) for name in ("reset", "step", "observe")}
-    lines = "".join(
-        f"            episode[start + num_episodes, {2 + j}] = instance.{name}\n" for j, name in enumerate(statistics)
-    )
-    source = _LOOPS.format(origin=path.name, compile=compile, statistics=lines)
     definition = Definition(
         path.stem, path, digest, module, module.State, parameters, module.observation_space, module.action_space,
         getattr(module, "max_episode_steps", None), statistics, None, None,
     )  # fmt: skip
-    if compile:
-        versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__)
-        file = cache_directory() / f"{PREFIX}{versions}.py"
-        if not file.exists():
-            _check_behaviour(definition)  # a file that is there has passed
-        _name_apart(type(parameters), module)
-        wrap = numba.njit(nogil=True, error_model="numpy")
-        loops = import_generated(file, source, {
-            name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
-        })  # fmt: skip
-    else:
+    loops = _loops(definition, compile)
+    return definition._replace(reset_rows=loops.reset_rows, step_rows=loops.step_rows)
+
+
+def without_autoreset(definition: Definition) -> Definition:
+    """The same environment, whose `step_rows` leaves an instance as it is where its episode has ended: `observation`
+    is then the episode's last one, and the instance must be reset before it is stepped again."""
+    compile = hasattr(definition.step_rows, "py_func")
+    return definition._replace(step_rows=_loops(definition, compile, autoreset=False).step_rows)
+
+
+def _stay(state, p):
+    """Instead of `reset`."""
+
+
+def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> types.ModuleType:
+    """The module of the environment's loops: generated, or found in the cache."""
+    path, module = definition.path, definition.module
+    functions = {name: getattr(module, name) for name in ("reset", "step", "observe")}
+    if not autoreset:
+        functions["reset"] = _stay
+    lines = "".join(
+        f"            episode[start + num_episodes, {2 + j}] = instance.{name}\n"
+        for j, name in enumerate(definition.statistics)
+    )
+    source = _LOOPS.format(origin=path.name, compile=compile, statistics=lines)
+    if not compile:
         loops = types.ModuleType("ridgeline_plain_loops")
         loops.__dict__.update({name: plain(function) for name, function in functions.items()})
         exec(source, loops.__dict__)
-    return definition._replace(reset_rows=loops.reset_rows, step_rows=loops.step_rows)
+        return loops
+    versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__)
+    file = cache_directory() / f"{PREFIX}{versions}{'' if autoreset else '_stay'}.py"
+    if not file.exists() and autoreset:
+        _check_behaviour(definition)  # a file that is there has passed
+    _name_apart(type(definition.parameters), module)
+    wrap = numba.njit(nogil=True, error_model="numpy")
+    return import_generated(file, source, {
+        name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
+    })  # fmt: skip
 
 
 def _default_parameters(module, path):
