@@ -11,10 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ridgeline"
 
-# From the first to the last; `folder/*` are files side by side, which never import each other.
+# From the first to the last; `folder/*` are files side by side, which never import each other; a folder whose files do
+# is named file by file.
 ORDER = """
 cache sources observations kernel envs/* vector gymnasium_rows workers adapters/* environments canvas film
 distributions normalize layers policies optimizers population rollout mixture estimators/* algorithms/* components
+sweep/database sweep/records sweep/ledger
 checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
 gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
 """.split()
@@ -30,6 +32,8 @@ def files(package: Path) -> dict[str, Path]:
 
 def layer(name: str) -> int:
     """The line of ORDER that a file or a sub-package stands in."""
+    if name in ORDER:
+        return ORDER.index(name)
     folder, _, file = name.partition("/")
     line = f"{folder}/*" if file or f"{folder}/*" in ORDER else folder
     assert line in ORDER, f"{name} has no place in ORDER: give it one, below what it imports and above what imports it"
