@@ -39,15 +39,16 @@ class Arrays:
         self.flat = self.generator.normal(size=(runs, self.starts[-1])).astype(np.float32)
         self.gradient, self.first, self.second = (np.zeros_like(self.flat) for _ in range(3))
         self.count = np.zeros((runs, len(shapes)), np.int64)
-        self.rate, self.limit = np.full(runs, 0.01, np.float32), np.full(runs, np.inf, np.float32)
+        self.rate, self.limit = np.full_like(self.count, 0.01, np.float32), np.full(runs, np.inf, np.float32)
+        self.rmsprop = optimizer == "rmsprop"
         self.allowed, self.norm = np.ones(runs, bool), np.empty(runs, np.float32)
 
     def draw(self) -> None:
         self.gradient[:] = self.generator.normal(size=self.flat.shape)
 
     def update(self) -> None:
-        update(self.flat, self.gradient, self.first, self.second, self.starts, self.matrices, self.count, self.rate,
-               self.limit, self.allowed, self.norm)  # fmt: skip
+        update(self.flat, self.gradient, self.first, self.second, self.starts, self.matrices, self.rmsprop, self.count,
+               self.rate, self.limit, self.allowed, self.norm)  # fmt: skip
 
     def state(self, run: int) -> list[np.ndarray]:
         return [array[run].copy() for array in (self.flat, self.first, self.second, self.count)]
@@ -73,20 +74,20 @@ class Reference:
 def test_which_parameters_are_muons():
     assert muon_matrices("muon", SHAPES).tolist() == [list(size) for size in MATRICES]
     assert not muon_matrices("adam", SHAPES).any()
-    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose from adam, muon"):
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose from adam, muon, rmsprop"):
         muon_matrices("sgd", SHAPES)
 
 
 def test_muon_equals_torch(float32):
     """Six updates of three runs, every kind of shape, with and without clipping."""
     arrays = Arrays("muon", SHAPES, 3)
-    arrays.rate[:], arrays.limit[:] = (0.003, 0.03, 0.1), (np.inf, 5.0, 20.0)
+    arrays.rate.T[:], arrays.limit[:] = (0.003, 0.03, 0.1), (np.inf, 5.0, 20.0)
     flattened = [(shape[0], -1) if len(shape) > 1 else shape for shape in SHAPES]
     parts = [
         [nn.Parameter(torch.from_numpy(part.copy()).view(shape)) for part, shape in zip(split, flattened, strict=True)]
         for split in (np.split(arrays.flat[run], arrays.starts[1:-1]) for run in range(3))
     ]
-    references = [Reference(parameters, arrays.rate[run].item()) for run, parameters in enumerate(parts)]
+    references = [Reference(parameters, arrays.rate[run, 0].item()) for run, parameters in enumerate(parts)]
     clipped = set()
     for number in range(6):
         arrays.draw()
@@ -102,6 +103,32 @@ def test_muon_equals_torch(float32):
             assert np.abs(arrays.flat[run] - nn.utils.parameters_to_vector(parameters).detach().numpy()).max() < 1e-5
     assert {(0, False), (1, True), (2, True), (2, False)} <= clipped
     assert not arrays.second[:, : arrays.starts[5]].any()  # Muon has no second moment
+
+
+def test_rmsprop_has_its_epsilon_inside_the_root():
+    """Eight updates of two runs, written out in float64: the mean square starts at 1, the second run is clipped, and
+    the gradients become so small that an epsilon outside the root, as torch's, would give other steps."""
+    arrays = Arrays("rmsprop", [(3, 2), (5,)], 2)
+    arrays.rate[:], arrays.limit[1] = [[0.01, 0.02], [0.1, 0.3]], 0.5
+    value, square = arrays.flat.astype(float), np.ones_like(arrays.flat, float)
+    rate = arrays.rate.repeat([6, 5], 1).astype(float)
+    for number in range(8):
+        arrays.draw()
+        arrays.gradient *= 10.0**-number
+        gradient = arrays.gradient.astype(float)
+        norm = np.linalg.norm(gradient[1])
+        gradient[1] *= min(1.0, 0.5 / (norm + 1e-6))
+        square = 0.99 * square + 0.01 * gradient**2
+        value -= rate * gradient / np.sqrt(square + 1e-5)
+        arrays.update()
+        assert np.abs(arrays.flat - value).max() < 1e-6 and arrays.norm[1] == pytest.approx(norm, rel=1e-5)
+    assert np.abs(arrays.second - square).max() < 1e-6 and not arrays.first.any()
+    # where the mean square is far below epsilon, only its place decides: g / sqrt(1e-5), not g / 1e-5
+    arrays.second[:], before = 0, arrays.flat.copy()
+    arrays.gradient[:] = 1e-4
+    arrays.update()
+    step = arrays.rate.repeat([6, 5], 1) * 1e-4 / np.sqrt(1e-10 + 1e-5)
+    assert (before - arrays.flat) == pytest.approx(step, rel=2e-2)
 
 
 class Net(nn.Module):
@@ -224,6 +251,8 @@ def train(environment, seeds, iterations, algorithm, policy="mlp", num_threads=1
         ("cartpole", ODD, MLP(hidden_sizes=(17, 6), activation="relu", shared_trunk=True)),
         ("pendulum", SMALL, MLP(hidden_sizes=(32,))),
         ("cartpole", TRPO(num_envs=4, rollout_length=16, optimizer="muon"), MLP((16, 16))),
+        ("cartpole", TRPO(num_envs=4, rollout_length=16, num_minibatches=4, optimizer="rmsprop"), MLP((16,))),
+        ("cartpole", dataclasses.replace(ODD, optimizer="rmsprop", critic_learning_rate=1e-3), MLP((16, 16))),
     ],
 )
 def test_a_run_has_the_same_bits_in_every_population(environment, algorithm, policy):
@@ -235,9 +264,56 @@ def test_a_run_has_the_same_bits_in_every_population(environment, algorithm, pol
         for name, tensor in alone.items():
             assert torch.equal(tensor[0], five.shards[0].population.state_dict()[name][run]), name
             assert torch.equal(tensor[0], two.shards[0].population.state_dict()[name][[4, 1].index(run)]), name
-    assert five.shards[0].population.first_moment.any()
+    assert five.shards[0].population.second_moment.any()
     adam = train(environment, range(5), 3, dataclasses.replace(algorithm, optimizer="adam"), policy)
     assert not torch.equal(adam.shards[0].population.flat, five.shards[0].population.flat)
+
+
+class Named(Net):
+    """A critic of its own, by the names that `critic_learning_rate` knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.critic, self.value_head = nn.Linear(4, 9), nn.Linear(9, 3)
+
+    def forward(self, observation):
+        return super().forward(observation)[0], self.value_head(self.critic(observation)).sum(-1)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_critic_may_have_a_learning_rate_of_its_own(optimizer):
+    """One update of two runs: the actor moves to the same bits, the critic 3 and 0.5 times as far."""
+    env, generator, factor = make("cartpole", 1), torch.Generator().manual_seed(0), torch.tensor([3.0, 0.5])
+    rate = {"learning_rate": [0.01, 0.02], "anneal_learning_rate": [1.0, 0.0]}
+    minibatch = {
+        "observation": torch.randn(2, 32, 4, generator=generator),
+        "action": torch.randint(2, (2, 32), generator=generator),
+        "target": torch.randn(2, 32, generator=generator),
+    }
+
+    def updated(coefficients, updates):
+        population = Population(
+            Named, env.observation_space, env.action_space, (0, 1), coefficients, optimizer=optimizer
+        )
+        population.progress.fill_(0.25)
+        for _ in range(updates):
+            population.update(regression, minibatch)
+        return population
+
+    start, near = updated(rate, 0), updated(rate, 1)
+    far = updated(rate | {"critic_learning_rate": [0.03, 0.01]}, 1)
+    for name in start.shapes:
+        moved, further = (p.view(name) - start.view(name) for p in (near, far))
+        if name.startswith(("critic", "value_head")):
+            assert moved.any() and torch.allclose(further.flatten(1), factor[:, None] * moved.flatten(1), rtol=1e-3)
+        else:
+            assert torch.equal(moved, further), name
+    assert far.learning_rate().tolist() == pytest.approx([0.0075, 0.02])
+
+
+def test_a_policy_without_a_critic_by_name_is_told():
+    with pytest.raises(ValueError, match=r"critic_learning_rate needs parameters of the critic.*layers\.0\.weight"):
+        train("cartpole", [0], 1, dataclasses.replace(SMALL, optimizer="adam", critic_learning_rate=1e-3), Net)
 
 
 def test_called_directly_it_is_the_same_within_rounding():

@@ -232,6 +232,20 @@ def test_the_learning_rate_falls_to_zero():
         assert rates == pytest.approx([0.004, 0.003, 0.002, 0.001] if anneal else [0.004] * 4)
 
 
+def test_the_clip_coefficient_falls_to_zero():
+    """With a quarter of the training left, the loss of minibatches is that of a quarter of clip_coef; the entropy and
+    what is not annealed stay."""
+    policy = make_policy(spaces.Discrete(3))
+    minibatch = make_minibatch(policy, spaces.Discrete(3))
+    minibatch["log_prob"] -= torch.linspace(-0.4, 0.4, 64, dtype=torch.float64)
+    falling = coefficients(anneal_clip_coef=1.0, progress=0.75)
+    found, quarter, whole = (PLAIN.loss(policy, minibatch, c)[0].item() for c in (
+        falling, coefficients(clip_coef=0.05), coefficients(anneal_clip_coef=0.0, progress=0.75)
+    ))  # fmt: skip
+    assert found == pytest.approx(quarter, rel=1e-12) and abs(found - whole) > 1e-3
+    assert whole == PLAIN.loss(policy, minibatch, coefficients())[0].item()
+
+
 def test_target_kl_ends_the_epochs_of_its_run_alone():
     """Each run stops after the first minibatch whose KL exceeds it; without a bound all 16 updates are made."""
     algorithms = [dataclasses.replace(SMALL, target_kl=0.002, learning_rate=rate) for rate in (1e-6, 3e-2)]

@@ -94,21 +94,21 @@ FIELDS = {
 
 FLAGS = {  # the settings of each component, in order; their values are defaults, their names are not to be changed
     ("algorithm", "ppo"): (
-        "num_envs rollout_length num_epochs num_minibatches learning_rate anneal_learning_rate optimizer clip_coef "
-        "entropy_coef value_coef value_clip_coef max_grad_norm target_kl normalize_advantage "
-        "recompute_advantage"
+        "num_envs rollout_length num_epochs num_minibatches learning_rate critic_learning_rate anneal_learning_rate "
+        "optimizer clip_coef anneal_clip_coef entropy_coef value_coef value_clip_coef max_grad_norm target_kl "
+        "normalize_advantage recompute_advantage"
     ),
     ("algorithm", "vpg"): (
-        "num_envs rollout_length num_value_updates learning_rate anneal_learning_rate optimizer entropy_coef "
-        "value_coef max_grad_norm normalize_advantage"
+        "num_envs rollout_length num_value_updates learning_rate critic_learning_rate anneal_learning_rate optimizer "
+        "entropy_coef value_coef max_grad_norm normalize_advantage"
     ),
     ("algorithm", "a2c"): (
-        "num_envs rollout_length learning_rate anneal_learning_rate optimizer entropy_coef value_coef max_grad_norm "
-        "normalize_advantage"
+        "num_envs rollout_length learning_rate critic_learning_rate anneal_learning_rate optimizer entropy_coef "
+        "value_coef max_grad_norm normalize_advantage"
     ),
     ("algorithm", "trpo"): (
         "num_envs rollout_length max_kl damping num_conjugate_gradient_steps num_line_search_steps num_value_updates "
-        "learning_rate anneal_learning_rate optimizer normalize_advantage"
+        "num_minibatches learning_rate anneal_learning_rate optimizer normalize_advantage"
     ),
     ("algorithm", "reinforce"): (
         "num_envs rollout_length learning_rate anneal_learning_rate optimizer value_coef max_grad_norm "

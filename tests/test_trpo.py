@@ -350,3 +350,20 @@ def test_learns_cartpole():
     """200,000 steps, four runs, mean of the last 100 training episodes."""
     result = ridgeline.train("cartpole", TRPO(), "gae", total_steps=200_000, num_runs=4, seed=1000)
     assert np.mean(result.episode_return) >= 450 and not result.failures
+
+
+def test_the_critic_may_learn_from_minibatches():
+    """Five passes in four parts are twenty steps of the critic; the policy's step has the same bits."""
+    whole = TRPO(num_envs=8, rollout_length=16, num_value_updates=5)
+    parts = dataclasses.replace(whole, num_minibatches=4)
+    one, two = (
+        Training("cartpole", algorithm, total_steps=10_000, num_runs=2, num_threads=1) for algorithm in (whole, parts)
+    )
+    metrics = one.iterate(), two.iterate()
+    one, two = one.shards[0].population, two.shards[0].population
+    for name in one.shapes:
+        assert torch.equal(one.view(name), two.view(name)) == name.startswith("act"), name
+    assert one.update_count.tolist() == [5, 5] and two.update_count.tolist() == [20, 20]
+    assert (metrics[0]["kl"] == metrics[1]["kl"]).all() and (metrics[0]["kl"] > 0).all()
+    with pytest.raises(ValueError, match="128 is not divisible by num_minibatches = 3; use one of 1, 2, 4"):
+        dataclasses.replace(whole, num_minibatches=3)

@@ -101,8 +101,12 @@ def _only_class(kind: str, module: ModuleType, name: str) -> type:
     return found[0]
 
 
+COEFFICIENT_TYPES = (float, bool, float | None, "float", "bool", "float | None")
+
+
 def stack(configurations: list[Any]) -> dict[str, list[float]]:
-    """The coefficients of R configurations of one class: every float or bool field, name -> one float per run.
+    """The coefficients of R configurations of one class: every float or bool field, and every optional float that is
+    given, name -> one float per run.
 
     Only floating-point ones may differ. The others (bools, whole numbers, names, None) shape the training and must be
     equal in all runs. Raises ValueError naming the field where they are not.
@@ -111,7 +115,7 @@ def stack(configurations: list[Any]) -> dict[str, list[float]]:
     coefficients = {}
     for field in dataclasses.fields(first):
         values = [getattr(configuration, field.name) for configuration in configurations]
-        if all(isinstance(value, int | float) for value in values) and field.type in (float, bool, "float", "bool"):
+        if all(isinstance(value, int | float) for value in values) and field.type in COEFFICIENT_TYPES:
             coefficients[field.name] = [float(value) for value in values]
         if field.type not in (float, "float") and any(value != values[0] for value in values):
             raise ValueError(

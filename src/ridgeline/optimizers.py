@@ -1,27 +1,32 @@
 """Optimizers of many runs: one update of each, clipped by its own norm, in one pass over memory.
 
 Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization"; Jordan et al. 2024, "Muon: an optimizer for
-hidden layers in neural networks"; Liu et al. 2025, "Muon is scalable for LLM training", section 2.2, for its scale.
+hidden layers in neural networks"; Liu et al. 2025, "Muon is scalable for LLM training", section 2.2, for its scale;
+Tieleman & Hinton 2012, "Lecture 6.5, RMSprop", in TensorFlow's form that OpenAI's baselines use: the epsilon stands
+inside the root, and the mean square starts at 1. PyTorch's own puts it outside, and starts at 0.
 Differs: no weight decay; a parameter that the loss does not reach is left alone; Muon orthogonalises in float32, not in
 bfloat16, and moves all matrices. Jordan leaves the first and last layer to Adam, but which these are is not to be seen
 from outside a module, and a network with one hidden layer would have none left (PufferLib too hands Muon all of them).
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numba
 import numpy as np
+import torch
 
-OPTIMIZERS = ("adam", "muon")
+OPTIMIZERS = ("adam", "muon", "rmsprop")
 DECAY_1, DECAY_2, EPSILON = 0.9, 0.999, 1e-5  # of Adam; the epsilon is that of PPO's reference implementations
+CRITIC = ("critic", "value_head")  # names of the critic's own parts, in policies
+MEAN_SQUARE_DECAY = 0.99  # of RMSprop, whose epsilon is Adam's
 MOMENTUM, SHORTEST = 0.95, 1e-7  # of Muon: decay of its momentum; a shorter one is not stretched to length 1
 LINEAR, CUBIC, QUINTIC, NUM_ITERATIONS = 3.4445, -4.7750, 2.0315, 5  # of the Newton-Schulz iteration
 RMS = 0.2  # of Muon's change of a parameter, in learning rates: near Adam's, so one learning rate serves all parameters
 
 
 def muon_matrices(optimizer: str, shapes: Iterable[tuple[int, ...]]) -> np.ndarray:
-    """(rows, columns) of each parameter that Muon moves, (0, 0) of one that Adam moves; (G, 2) int64.
+    """(rows, columns) of each parameter that Muon moves, (0, 0) of another's; (G, 2) int64.
 
     Muon moves matrices, with the filters of a convolution as rows. A single row or column (the value head) is left to
     Adam like a vector: it has one singular value, so orthogonalising would only normalise it (in a trial, PPO then
@@ -32,6 +37,29 @@ def muon_matrices(optimizer: str, shapes: Iterable[tuple[int, ...]]) -> np.ndarr
     flattened = [(shape[0], math.prod(shape[1:])) if len(shape) > 1 else (0, 0) for shape in shapes]
     own = [optimizer == "muon" and min(size) > 1 for size in flattened]
     return np.array([size if mine else (0, 0) for size, mine in zip(flattened, own, strict=True)], np.int64)
+
+
+def annealed(coefficients: Mapping[str, torch.Tensor], name: str, rate: str | None = None) -> torch.Tensor:
+    """Coefficient `name` now: where `anneal_<name>` is 1 it falls linearly to 0 with `progress`, the share of the
+    training that is over; with `rate`, the coefficient of that name falls so instead."""
+    value = coefficients[rate or name]
+    anneal = coefficients.get(f"anneal_{name}")
+    return value if anneal is None else value * (1 - anneal * coefficients["progress"])
+
+
+def learning_rates(names: Sequence[str], coefficients: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The learning rate of each parameter of each run now, (R, G): `critic_learning_rate`, where there is one, of what
+    is called critic or value_head, annealed like the others'. Raises ValueError where nothing is called so."""
+    rates = annealed(coefficients, "learning_rate").unsqueeze(1).repeat(1, len(names))
+    if "critic_learning_rate" in coefficients:
+        own = torch.tensor([name.split(".")[0] in CRITIC for name in names])
+        if not own.any():
+            raise ValueError(
+                f"critic_learning_rate needs parameters of the critic, whose names begin with {' or '.join(CRITIC)}; "
+                f"this policy has {', '.join(names)}: name them so, or leave critic_learning_rate at None"
+            )
+        rates[:, own] = annealed(coefficients, "learning_rate", "critic_learning_rate").unsqueeze(1)
+    return rates
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})
@@ -48,8 +76,18 @@ def _clip(norm, limit):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _adam(flat, gradient, first, second, starts, matrices, count, rate, limit, allowed, norm):
-    """Adam's share of `update`, and the norms."""
+def _rmsprop(values, v, g, clip, rate, is_first):
+    """v ← 0.99 v + 0.01 g², θ ← θ − η g / √(v + ε), in place; the first v is 1."""
+    decay, rest = np.float32(MEAN_SQUARE_DECAY), np.float32(1 - MEAN_SQUARE_DECAY)
+    for i in range(len(g)):
+        clipped = g[i] * clip
+        v[i] = decay * (np.float32(1) if is_first else v[i]) + rest * clipped * clipped
+        values[i] -= rate * clipped / np.sqrt(v[i] + np.float32(EPSILON))
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _adam(flat, gradient, first, second, starts, matrices, rmsprop, count, rate, limit, allowed, norm):
+    """Adam's or RMSprop's share of `update`, and the norms."""
     runs, groups = count.shape
     for run in range(runs):
         norm[run] = math.sqrt(_square_sum(gradient[run]))
@@ -64,7 +102,10 @@ def _adam(flat, gradient, first, second, starts, matrices, count, rate, limit, a
             if matrices[group, 0] > 0 or _square_sum(g) == 0:
                 continue
             count[run, group] += 1
-            step = np.float32(rate[run] / (1 - DECAY_1 ** count[run, group]))
+            if rmsprop:
+                _rmsprop(values, v, g, clip, rate[run, group], count[run, group] == 1)
+                continue
+            step = np.float32(rate[run, group] / (1 - DECAY_1 ** count[run, group]))
             root = np.float32(1 / math.sqrt(1 - DECAY_2 ** count[run, group]))
             for i in range(len(g)):
                 clipped = g[i] * clip
@@ -162,26 +203,28 @@ def _muon(flat, gradient, first, starts, matrices, count, rate, limit, allowed, 
                 m[i] = b * m[i] + c * clipped
                 ahead[i] = b * m[i] + c * clipped
             direction = orthogonalize(ahead.reshape(rows, columns)).ravel()
-            step = np.float32(rate[run] * RMS * math.sqrt(max(rows, columns)))
+            step = np.float32(rate[run, group] * RMS * math.sqrt(max(rows, columns)))
             for i in range(len(g)):
                 values[i] -= step * direction[i]
 
 
-def update(flat, gradient, first, second, starts, matrices, count, rate, limit, allowed, norm):
-    """One update of each run that is allowed one: of each parameter by Muon where `matrices` says so, else by Adam.
+def update(flat, gradient, first, second, starts, matrices, rmsprop, count, rate, limit, allowed, norm):
+    """One update of each run that is allowed one: of each parameter by Muon where `matrices` says so, else by Adam, or
+    where `rmsprop` (bool) by RMSprop.
 
-    Adam: θ ← θ − η m̂ / (√v̂ + ε). Muon: m ← 0.95 m + 0.05 g; θ ← θ − 0.2 √max(rows, columns) η O, where O is
-    0.95 m + 0.05 g orthogonalised; a full-rank change thus has the root mean square 0.2 η, near Adam's. O does not
-    depend on the scale of the gradients: clipping one only weighs it against those before.
+    Adam: θ ← θ − η m̂ / (√v̂ + ε). RMSprop: v ← 0.99 v + 0.01 g², θ ← θ − η g / √(v + ε). Muon: m ← 0.95 m + 0.05 g;
+    θ ← θ − 0.2 √max(rows, columns) η O, where O is 0.95 m + 0.05 g orthogonalised; a full-rank change thus has the
+    root mean square 0.2 η, near Adam's. O does not depend on the scale of the gradients: clipping one only weighs it
+    against those before.
 
     Args: flat, gradient, first, second (R, P) float32: parameters, gradients and moments of all runs (Muon has no
-    second); starts (G + 1,): where each parameter tensor begins; matrices (G, 2): of `muon_matrices`; count (R, G):
-    updates of it; rate, limit (R,): learning rate η and longest gradient; allowed (R,) bool. Fills norm (R,), the
-    gradients' lengths before clipping; a run whose norm is not finite stays.
+    second, RMSprop no first); starts (G + 1,): where each parameter tensor begins; matrices (G, 2): of
+    `muon_matrices`; count (R, G): updates of it; rate (R, G): learning rates η; limit (R,): longest gradient; allowed
+    (R,) bool. Fills norm (R,), the gradients' lengths before clipping; a run whose norm is not finite stays.
 
     A parameter whose gradient is zero throughout is left alone, momentum and count too: a loss that does not reach it
     does not move it.
     """
-    _adam(flat, gradient, first, second, starts, matrices, count, rate, limit, allowed, norm)
+    _adam(flat, gradient, first, second, starts, matrices, rmsprop, count, rate, limit, allowed, norm)
     if matrices.any():  # whoever uses Adam alone need not wait for Muon's compilation
         _muon(flat, gradient, first, starts, matrices, count, rate, limit, allowed, norm)

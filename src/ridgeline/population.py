@@ -42,7 +42,7 @@ class Population:
         seeds: one per run.
         coefficients: name -> one float per run; what the losses read.
         vmap: map one module over stacked parameters; False needs R = 1 and calls the module directly. Default: R > 1.
-        optimizer: "adam", or "muon" for the matrices among the parameters.
+        optimizer: "adam", "rmsprop", or "muon" for the matrices among the parameters.
     """
 
     def __init__(
@@ -64,12 +64,13 @@ class Population:
         self.coefficients = {k: torch.tensor(v, dtype=torch.float32) for k, v in coefficients.items()}
         self.memory: dict[str, torch.Tensor] = {}
         self.iteration = torch.zeros(self.num_runs, dtype=torch.int64)
-        self.progress = torch.zeros(self.num_runs)  # share of the training that is over, 0..1
+        self.coefficients["progress"] = self.progress = torch.zeros(self.num_runs)  # share of the training, 0..1
         self.update_count = torch.zeros(self.num_runs, dtype=torch.int64)
         self.frozen = torch.zeros(self.num_runs, dtype=torch.bool)
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
+        self.rmsprop = optimizer == "rmsprop"
         self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
         self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))
         self.observation_moments = self.target_moments = None
@@ -302,7 +303,8 @@ class Population:
         limit = self.coefficients.get("max_grad_norm", torch.full((self.num_runs,), math.inf))
         optimizers.update(
             self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
-            self.starts, self.muon_matrices, self.step_count.numpy(), self.learning_rate().numpy(), limit.numpy(),
+            self.starts, self.muon_matrices, self.rmsprop, self.step_count.numpy(),
+            optimizers.learning_rates(list(self.shapes), self.coefficients).numpy(), limit.numpy(),
             allowed.numpy(), norm.numpy(),
         )  # fmt: skip
         self.update_count += allowed & torch.isfinite(norm)
@@ -310,8 +312,7 @@ class Population:
 
     def learning_rate(self) -> torch.Tensor:
         """The learning rate of each run now, (R,): annealed linearly to 0 where `anneal_learning_rate` is 1."""
-        anneal = self.coefficients.get("anneal_learning_rate", torch.zeros(self.num_runs))
-        return self.coefficients["learning_rate"] * (1 - anneal * self.progress)
+        return optimizers.annealed(self.coefficients, "learning_rate")
 
     def freeze(self, run: int, reason: str) -> None:
         """Stop run `run` for good; its parameters stay as they are."""

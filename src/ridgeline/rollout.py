@@ -152,6 +152,17 @@ def _time_major(leaves: tuple[torch.Tensor, ...], num_envs: int) -> torch.Tensor
     return torch.cat([leaf.unflatten(1, (-1, num_envs)).transpose(0, 1).flatten(1, 2) for leaf in leaves])
 
 
+def check_minibatches(num_envs: int, rollout_length: int, num_minibatches: int) -> None:
+    """Raises ValueError where a rollout cannot be divided into so many equal parts."""
+    rows = num_envs * rollout_length
+    if num_minibatches < 1 or rows % num_minibatches:
+        choices = ", ".join(str(n) for n in range(1, min(rows, 64) + 1) if rows % n == 0)
+        raise ValueError(
+            f"rollout_length x num_envs = {rows} is not divisible by num_minibatches = {num_minibatches}; "
+            f"use one of {choices}"
+        )
+
+
 def squared_error(value: torch.Tensor, minibatch: dict[str, torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
     """((V − R̂)/σ)² of every row and head, (M, K), times its weight where the estimator gives weights."""
     square = ((value - minibatch["target"]) / scale).square()

@@ -2,9 +2,10 @@
 
 Source: Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", in the synchronous form of OpenAI's
 baselines.
-Differs: Adam instead of RMSprop, with a step size of its own; the advantage is standardised within each rollout, so
-that entropy_coef means the same at every scale of reward; critic errors are measured in units of the targets' running
-standard deviation (policies.py). The original's advantage is that of `n_step`, or `gae` with lambda 1.
+Differs: Adam with a step size of its own (the original's is `--optimizer rmsprop --learning-rate 7e-4`); the advantage
+is standardised within each rollout, so that entropy_coef means the same at every scale of reward; critic errors are
+measured in units of the targets' running standard deviation (policies.py). The original's advantage is that of
+`n_step`, or `gae` with lambda 1.
 """
 
 from dataclasses import dataclass
@@ -25,10 +26,12 @@ class A2C:
     """Steps per instance and iteration."""
     learning_rate: float = 2e-3
     """Step size of the optimizer."""
+    critic_learning_rate: float | None = None
+    """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
+    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
     value_coef: float = 0.5

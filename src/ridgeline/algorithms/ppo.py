@@ -11,7 +11,8 @@ from typing import Literal
 
 import torch
 
-from ridgeline.rollout import collect, reevaluate, squared_error, summary
+from ridgeline.optimizers import annealed
+from ridgeline.rollout import check_minibatches, collect, reevaluate, squared_error, summary
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ class PPO:
     """Parts into which a pass is divided."""
     learning_rate: float = 2.5e-3
     """Step size of the optimizer."""
+    critic_learning_rate: float | None = None
+    """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the parameters: Adam, or Muon for matrices, at its best with a learning rate near 1e-2."""
+    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    """What moves the parameters: Adam, RMSprop, or Muon for matrices, at its best with a learning rate near 1e-2."""
     clip_coef: float = 0.2
     """Half-width of the interval around 1 in which the ratio is rewarded."""
+    anneal_clip_coef: bool = False
+    """Let clip_coef fall linearly to zero over the training."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
@@ -50,15 +55,9 @@ class PPO:
     """Estimate anew before every pass, with the critic as it is by then (which value clipping then compares with)."""
 
     def __post_init__(self):
-        rows = self.num_envs * self.rollout_length
         if min(self.num_envs, self.rollout_length, self.num_epochs, self.num_minibatches) < 1:
             raise ValueError("num_envs, rollout_length, num_epochs and num_minibatches must be at least 1")
-        if rows % self.num_minibatches:
-            choices = ", ".join(str(n) for n in range(1, min(rows, 64) + 1) if rows % n == 0)
-            raise ValueError(
-                f"rollout_length x num_envs = {rows} is not divisible by num_minibatches = {self.num_minibatches}; "
-                f"use one of {choices}"
-            )
+        check_minibatches(self.num_envs, self.rollout_length, self.num_minibatches)
 
     def iterate(self, env, population, estimator) -> dict[str, torch.Tensor]:
         """One iteration; returns metrics, one number per run."""
@@ -98,7 +97,7 @@ class PPO:
         advantage = minibatch["advantage"]
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-        clip = coefficients["clip_coef"]
+        clip = annealed(coefficients, "clip_coef")
         clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
         entropy = distribution.entropy().mean()

@@ -28,8 +28,8 @@ class REINFORCE:
     """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
+    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     value_coef: float = 0.5
     """Weight of half the squared error of the learned baseline."""
     max_grad_norm: float = 0.5

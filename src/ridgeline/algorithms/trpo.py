@@ -1,15 +1,15 @@
 """Trust region policy optimisation: act, estimate, learn.
 
 Source: Schulman et al. 2015, "Trust region policy optimization", appendix C; acceptance of a step as in Spinning Up.
-Differs: the critic learns by full-batch steps of Adam; what it shares with the policy (`--shared-trunk`) only the
-policy's step moves, as the bound on the KL would not hold otherwise. No entropy bonus.
+Differs: the critic learns by steps of Adam; what it shares with the policy (`--shared-trunk`) only the policy's step
+moves, as the bound on the KL would not hold otherwise. No entropy bonus.
 
 The runs of a population act and train their critics side by side; the policy's step loops over them, as each run's
 line search ends where it will. The work is in products over the whole rollout, so the loop costs little.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vjp
 
-from ridgeline.rollout import collect, squared_error, summary
+from ridgeline.rollout import check_minibatches, collect, squared_error, summary
 
 Tensors = dict[str, torch.Tensor]
 
@@ -42,19 +42,22 @@ class TRPO:
     num_line_search_steps: int = 10
     """Step lengths tried, each 0.8 of the one before; where none is accepted the policy stays."""
     num_value_updates: int = 20
-    """Gradient steps of the critic."""
+    """Passes of the critic over each rollout."""
+    num_minibatches: int = 1
+    """Parts into which a pass of the critic is divided; a gradient step for each."""
     learning_rate: float = 5e-3
     """Step size of the critic's optimizer."""
     anneal_learning_rate: bool = True
     """Let the critic's learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the critic's parameters: Adam, or Muon for matrices and Adam for the rest."""
+    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    """What moves the critic's parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     normalize_advantage: bool = True
     """Standardise the advantage within each rollout."""
 
     def __post_init__(self):
         if min(self.num_envs, self.rollout_length, self.num_value_updates) < 1:
             raise ValueError("num_envs, rollout_length and num_value_updates must be at least 1")
+        check_minibatches(self.num_envs, self.rollout_length, self.num_minibatches)
         if min(self.num_conjugate_gradient_steps, self.num_line_search_steps) < 1:
             raise ValueError("num_conjugate_gradient_steps and num_line_search_steps must be at least 1")
         if self.max_kl <= 0 or self.damping < 0:
@@ -78,7 +81,7 @@ class TRPO:
             steps = [self.policy_step(population, run, names, batch) for run in range(population.num_runs)]
             metrics = {name: torch.tensor([step[name] for step in steps]) for name in STEP_METRICS}
             if estimate.target is not None:
-                metrics["value_loss"] = self.fit_critic(population, names, batch)
+                metrics["value_loss"] = self.fit_critic(population, names, rollout, estimate)
             population.update_observation_moments(rollout)
         return summary(population, rollout, estimate, [metrics])
 
@@ -131,15 +134,25 @@ class TRPO:
                 population.view(name)[run].copy_(tensor)
             return metrics | {"policy_loss": -after, "kl": kl, "step_fraction": fraction}
 
-    def fit_critic(self, population, names: list[str], batch: Tensors) -> torch.Tensor:
-        """Gradient steps of the critic on the whole rollout, all but `names`; returns its loss before them, (R,)."""
+    def fit_critic(self, population, names: list[str], rollout, estimate) -> torch.Tensor:
+        """Passes of the critic over the rollout, all parameters but `names`; returns its first loss, (R,)."""
         kept = {name: population.view(name).clone() for name in names}
         losses = []
-        for _ in range(self.num_value_updates):
-            losses.append(population.update(self.value_loss, batch)["value_loss"])
+        for minibatch in self.value_minibatches(population, rollout, estimate):
+            losses.append(population.update(self.value_loss, minibatch)["value_loss"])
             for name, tensor in kept.items():
                 population.view(name).copy_(tensor)
         return losses[0]
+
+    def value_minibatches(self, population, rollout, estimate) -> Iterator[Tensors]:
+        """The whole rollout again and again, or shuffled minibatches of it."""
+        if self.num_minibatches == 1:
+            batch = rollout.everything(estimate)
+            yield from [batch] * self.num_value_updates
+            return
+        for order in population.shuffles(self.rollout_length * self.num_envs, self.num_value_updates):
+            for index in order.chunk(self.num_minibatches, 1):
+                yield rollout.rows(index, estimate)
 
     def value_loss(self, policy, minibatch, coefficients):
         """½E[((V−R̂)/σ)²], of one run."""

@@ -24,10 +24,12 @@ class VPG:
     """Gradient steps of the critic alone, after the one of policy and critic."""
     learning_rate: float = 5e-3
     """Step size of the optimizer."""
+    critic_learning_rate: float | None = None
+    """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the parameters: Adam, or Muon for matrices and Adam for the rest."""
+    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
     value_coef: float = 0.5
