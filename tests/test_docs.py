@@ -3,12 +3,14 @@
 How a block of a page is told what it is:
     ```python                      run, with the blocks above it in the same page; a quarter of its total_steps
     ```python, first line # x.py   saved as x.py, for the blocks and commands around it
+    ```python needs=x              the same, where the package x is installed
     ```python source=x.py          copied from src/ridgeline/x.py
     ```console                     commands; those of ridgeline must parse
     ```text                        what Ridgeline says
 """
 
 import dataclasses
+import importlib.util
 import json
 import re
 import shlex
@@ -54,6 +56,12 @@ class Block(NamedTuple):
         """The name of the file that it is; None where it is to be run."""
         found = re.match(r"# (\w+\.py)\n", self.text)
         return found[1] if found and self.kind == "python" else None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is Python to be run here."""
+        kind, _, package = self.kind.partition(" needs=")
+        return kind == "python" and (not package or importlib.util.find_spec(package) is not None)
 
 
 def blocks(page: Path) -> list[Block]:
@@ -105,7 +113,7 @@ def test_python_blocks_run(page, here, monkeypatch):
     module = types.ModuleType(f"docs_{title(page).replace('/', '_')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks(page):
-        if block.kind == "python" and not block.file:
+        if block.runs and not block.file:
             source = re.sub(r"total_steps=([\d_]+)", lambda found: f"total_steps={int(found[1]) // 4}", block.text)
             # the empty lines make a traceback show the page and the line
             exec(compile("\n" * (block.line - 1) + source, str(page), "exec"), module.__dict__)
@@ -120,7 +128,8 @@ def test_quotations_are_in_the_source(page):
                 f"{page.name}:{block.line}: this is not in {source.name} any more:\n{block.text}"
             )
         else:
-            assert block.kind in ("python", "console", "text"), f"{page.name}:{block.line}: {block.kind}"
+            known = block.kind in ("python", "console", "text") or block.kind.startswith("python needs=")
+            assert known, f"{page.name}:{block.line}: {block.kind}"
 
 
 def test_there_is_something_to_compare():
@@ -205,7 +214,7 @@ def test_published_scores_are_quoted_word_for_word():
 def test_examples_use_the_words_of_the_glossary(tmp_path):
     for page in PAGES:
         for number, block in enumerate(blocks(page)):
-            if block.kind == "python":
+            if block.kind.partition(" needs=")[0] == "python":
                 (tmp_path / f"{title(page).replace('/', '_')}_{number}.py").write_text(block.text, encoding="utf-8")
     assert len(list(tmp_path.iterdir())) > 25
     assert not faults(tmp_path)

@@ -10,6 +10,8 @@ The names below are the public interface; each is imported when it is first used
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ridgeline.registration import register_when_imported
+
 if TYPE_CHECKING:
     from ridgeline.environments import make, names
     from ridgeline.evaluation import evaluate
@@ -39,3 +41,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+register_when_imported()

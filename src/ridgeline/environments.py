@@ -15,14 +15,10 @@ from gymnasium.envs.registration import EnvSpec
 from ridgeline.adapters.gymnasium import GymnasiumEnv, install_hint
 from ridgeline.gymnasium_rows import describe
 from ridgeline.kernel import InvalidEnvironment, define
+from ridgeline.registration import FOLDER, gymnasium_ids, names
 from ridgeline.vector import TRAINING, CompiledEnv, VectorEnv
 
-_FOLDER = Path(__file__).resolve().parent / "envs"
-
-
-def names() -> list[str]:
-    """The names of the built-in environments, sorted; nothing is imported or compiled."""
-    return sorted(file.stem for file in _FOLDER.glob("*.py") if not file.stem.startswith("_"))
+__all__ = ["make", "names", "resolve"]
 
 
 def make(
@@ -67,7 +63,9 @@ def resolve(environment: str | Path | ModuleType) -> Path | EnvSpec:
         return Path(str(environment.__file__))
     name = str(environment)
     if name in names():
-        return _FOLDER / f"{name}.py"
+        return FOLDER / f"{name}.py"
+    if name.startswith("ridgeline/") and name in (own := gymnasium_ids()):
+        return FOLDER / f"{own[name]}.py"
     if isinstance(environment, Path) or name.endswith(".py"):
         path = Path(environment)
         if not path.is_file():
@@ -77,7 +75,8 @@ def resolve(environment: str | Path | ModuleType) -> Path | EnvSpec:
         return _find_in_module(name)
     if name in gymnasium.registry:
         return gymnasium.registry[name]
-    hint = _did_you_mean(name, [*names(), *gymnasium.registry])
+    others = [id for id in gymnasium.registry if not id.startswith("ridgeline/")]
+    hint = _did_you_mean(name, [*names(), *others])
     raise InvalidEnvironment(
         f"unknown environment {name!r}"
         + (hint or f"; built in are {', '.join(names())}; or give a Gymnasium id, a module:Class or a file.py")
