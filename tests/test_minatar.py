@@ -40,14 +40,15 @@ class Plain:
         return result
 
 
+@pytest.mark.parametrize("length", [500, pytest.param(3000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("game", GAMES)
-def test_equals_what_the_package_did(game):
+def test_equals_what_the_package_did(game, length):
     """3,000 steps with sticky actions and rising difficulty; compiled code from states on the way too."""
     recorded = json.loads(FIXTURE.read_text(encoding="utf-8"))["games"][game]
     one, checksum, total, ends = Plain(game, recorded["seed"]), 0, 0, 0
     compiled = environment(game)
     compared = 0
-    for step, action in enumerate(map(int, recorded["actions"])):
+    for step, action in enumerate(map(int, recorded["actions"][:length])):
         if step % 7 == 0:
             compiled.state[0] = one.rows[0]
         reward, terminated = one.step(action)
@@ -63,7 +64,9 @@ def test_equals_what_the_package_did(game):
                 np.testing.assert_array_equal(result.observation[0], one.observation)
         if terminated and game == "breakout":
             one.reset()
-    assert (total, ends) == (recorded["return"], recorded["terminals"]) and compared > 100
+    assert compared > length / 30
+    if length == len(recorded["actions"]):
+        assert (total, ends) == (recorded["return"], recorded["terminals"])
 
 
 @pytest.mark.parametrize("settings", [{}, {"sticky_action_prob": 0.0}, {"sticky_action_prob": 0.5, "ramping": False}])
@@ -123,7 +126,7 @@ def test_seaquest_lists_stay_within_their_bounds():
     """The most that can be: the last level from the start, never ending."""
     one = Plain("seaquest", 4)
     generator, most = np.random.default_rng(0), np.zeros(5, int)
-    for _ in range(1500):
+    for _ in range(500):
         one.rows.enemy_interval, one.rows.oxygen, one.rows.x, one.rows.y = 1, 200, 0, 1
         if one.rows.num_submarines[0] + one.rows.num_fish[0] < 25:
             one.rows.move_interval = 5

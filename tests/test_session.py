@@ -193,7 +193,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, kills):
     monkeypatch.setattr(session, "CHECKPOINT_SECONDS", session.CHECKPOINT_SECONDS)  # the script sets it
     (tmp_path / "script.py").write_text(SCRIPT)
