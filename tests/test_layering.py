@@ -19,6 +19,7 @@ film gymnasium
 distributions normalize layers policies optimizers population rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
 checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
+comparison_spec comparison_runs comparison compare_command
 gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")

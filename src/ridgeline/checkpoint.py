@@ -92,6 +92,13 @@ def write_json(path: Path, document: Any) -> None:
     _write_beside(Path(path), [(text + "\n").encode()])
 
 
+def write_lines(path: Path, documents: list[Any]) -> None:
+    """The same for JSON lines, one document each. Raises what `write_json` raises."""
+    settings: dict[str, Any] = {"allow_nan": False, "default": _plain, "ensure_ascii": False}
+    lines = [json.dumps(_without_non_finite(document), **settings) + "\n" for document in documents]
+    _write_beside(Path(path), ["".join(lines).encode()])
+
+
 def _content(step: int, tensors: dict[str, torch.Tensor | np.ndarray], document: dict[str, Any]) -> list:
     """The bytes of the file, in three pieces: the middle one is its hash."""
     ours = {}

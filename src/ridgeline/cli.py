@@ -1,4 +1,4 @@
-"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud`.
+"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud | compare`.
 
 What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
@@ -35,6 +35,7 @@ Train policies by policy gradients, many runs side by side.
   bench train NAME          training steps per second, against the arithmetic limit
   reproduce FIGURE          a textbook's figure, computed anew: random-walk, short-corridor
   cloud ENV                 the gradients of each estimator against the true one, for a fixed policy
+  compare SPEC.toml         arms on environments, with fresh seeds, intervals and a verdict
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
@@ -320,6 +321,27 @@ def cloud(arguments: Sequence[str]) -> int:
     return 0
 
 
+def compare(arguments: Sequence[str]) -> int:
+    asked = parse(options.Compare, arguments, "ridgeline compare").options
+    from ridgeline import compare_command
+
+    view = compare_command.Progress(sys.stderr if asked.json else sys.stdout, asked.quiet)
+    stop = Stop(view)
+    try:
+        with stop:
+            document = compare_command.compare(asked.spec, asked.out, asked.threads, asked.minutes, view, stop)
+    except compare_command.Interrupted as interruption:
+        view.close()
+        print(f"ridgeline: stopped ({interruption}); the same command goes on from here", file=sys.stderr)
+        return stop.exit_code if stop.number else 0
+    view.close()
+    for line in compare_command.lines(document):
+        print(line, file=sys.stderr if asked.json else sys.stdout)
+    if asked.json:
+        print_json(document)
+    return 0
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
@@ -345,6 +367,7 @@ COMMANDS = {
     "bench": bench,
     "reproduce": reproduce,
     "cloud": cloud,
+    "compare": compare,
 }
 
 

@@ -195,6 +195,29 @@ class Cloud(Trained):
 
 
 @dataclasses.dataclass(frozen=True)
+class Compare:
+    """Compare arms on environments, with fresh seeds and intervals, as a TOML file says; only what is missing is run.
+
+    ridgeline compare studies/one_configuration.toml
+
+    The same command goes on after an interruption or a crash; docs/compare.md explains the file.
+    """
+
+    spec: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SPEC.toml")]
+    """The file: arms, environments, steps and seeds."""
+    out: Annotated[str | None, _optional("DIR")] = None
+    """Directory of its runs and its result; runs/compare-NAME if not given."""
+    minutes: Annotated[float | None, _optional("M")] = None
+    """Stop after this long; the same command goes on."""
+    threads: Annotated[int | None, _optional("N")] = None
+    """Cores to use; all if not given."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object, and show the progress on standard error."""
+    quiet: Flag = False
+    """Show nothing but warnings and the result."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """Name the environments, algorithms, estimators and policies."""
 
