@@ -107,7 +107,9 @@ def main() -> None:
     for num_environments in (1, 6, 10):
         for num_runs in (3, 5, 10, 20):
             found = [null_test(num_runs, num_environments, kind, asked.studies, pools) for kind in KINDS]
-            print(f"  {num_runs:4}  {num_environments:12}  {', '.join(f'{100 * one:.1f}' for one in found)}", flush=True)
+            print(
+                f"  {num_runs:4}  {num_environments:12}  {', '.join(f'{100 * one:.1f}' for one in found)}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from ridgeline.comparison import Comparison, _pair, analyse, command, read_resul
 from ridgeline.comparison_runs import Cell, Interrupted, Population, Records, Runner, populations, resample
 from ridgeline.comparison_spec import SpecError, read
 from ridgeline.session import View
+from ridgeline.sweep.database import LedgerError
 from ridgeline.training import Training
 
 SPEC = """
@@ -80,8 +81,16 @@ def make(folder: Path, text: str = SPEC, stop=None) -> tuple[Comparison, Runner]
         ("gamma = 0.9}", "gamma = 1.9}", "arm 'gae': gamma"),
         ("gamma = 0.9}", 'gamma = "x"}', "arm 'gae': gamma = 'x' is no float"),
         ("gamma = [0.9, 0.99]", "gamma = 0.9", "arms.single.grid.gamma = 0.9; give a list"),
-        ("[arms.gae]\nsettings", '[arms.gae]\nestimator = "gea"\nsettings', "unknown estimator 'gea'; did you mean gae"),
-        ("[arms.gae]\nsettings", "[arms.gae]\ngamma = 1\nsettings", "unknown key 'gamma'.*a table of their own, settings"),
+        (
+            "[arms.gae]\nsettings",
+            '[arms.gae]\nestimator = "gea"\nsettings',
+            "unknown estimator 'gea'; did you mean gae",
+        ),
+        (
+            "[arms.gae]\nsettings",
+            "[arms.gae]\ngamma = 1\nsettings",
+            "unknown key 'gamma'.*a table of their own, settings",
+        ),
         ("steps = 96", "steps = ", "spec.toml is no TOML"),
     ],
 )
@@ -93,7 +102,7 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path, old, new, message):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(SpecError, match="No such file.*name the TOML file"):
+    with pytest.raises(SpecError, match=r"No such file.*name the TOML file"):
         read(tmp_path / "none.toml")
 
 
@@ -171,6 +180,7 @@ def test_the_result_is_whole(finished):
     text = "\n".join(lines(document))
     assert "optimality gap" in text and "gamma 0.9" in text and document["verdict"] in text
     assert comparison.records.runs.keys() == Records(folder / "out").runs.keys()
+    assert (folder / "out" / "spec.toml").read_text(encoding="utf-8") == SPEC
 
 
 def test_a_run_is_what_it_is_alone(finished):
@@ -234,12 +244,30 @@ def test_a_failed_run_counts_as_random_play(finished):
 
 
 def test_a_seed_that_chose_may_not_judge(finished, monkeypatch):
-    """From the records, not from the file: the file has been checked before."""
+    """The ledger knows what each seed was for: neither another file nor an altered record gets past it."""
     _, comparison, _ = finished
-    cell = comparison.tuning()[0]
-    monkeypatch.setitem(comparison.records.runs[cell.key], "seed", 1000)
-    with pytest.raises(SpecError, match=r"seeds \[1000\] chose a setting and would judge it"):
+    assert comparison.records.seeds() == {"tuning": [0, 1], "evaluation": [1000, 1001, 1002]}
+    with pytest.raises(LedgerError, match="seed 1 is for tuning"):
+        comparison.records._enter(
+            [comparison.records.runs[comparison.tuning()[0].key] | {"seed": 1, "kind": "evaluation", "trial": "x"}]
+        )
+    cell = comparison.evaluation()[0]
+    monkeypatch.setitem(comparison.records.runs, cell.key, comparison.records.runs[cell.key] | {"seed": 1})
+    with pytest.raises(SpecError, match=r"the ledger does not have seeds \[1\] as evaluation seeds"):
         analyse(comparison)
+
+
+def test_the_ledger_has_every_run(finished):
+    """Once each, with scores and curves; opening the directory again changes nothing."""
+    folder, comparison, _ = finished
+    for records in (comparison.records, Records(folder / "out")):
+        trials = records.ledger.trials(records.study)
+        runs = {(trial.configuration["trial"], run.seed): run for trial in trials for run in trial.runs}
+        assert len(runs) == sum(len(trial.runs) for trial in trials) == len(comparison.records.runs)
+        for kept in comparison.records.runs.values():
+            run = runs[kept["trial"], kept["seed"]]
+            assert (run.state, run.score, run.kind) == ("finished", kept["final"], kept["kind"])
+        assert {len(curve) for curve in records.ledger.points(records.study).values()} == {64, 96}  # of 100 points
 
 
 def test_the_choice(finished, monkeypatch):
@@ -270,7 +298,7 @@ def test_commands_are_exact(finished):
     assert command(task, arm.build(task, {}), (1, 2)).endswith("--hidden-sizes 8 --environment.length 4")
 
 
-# -------------------------------------------------------------------------------------------------------------- verdicts
+# ------------------------------------------------------------------------------------------------------------- verdicts
 
 
 def judged(scores: dict[str, np.ndarray]) -> dict:
@@ -339,3 +367,12 @@ def test_progress_is_shown_now_and_then(capsys):
     view.finish(None)
     assert capsys.readouterr().out.startswith(" 20%  0:00 passed") and view.before == 220
     assert isinstance(Population([]).cells, list)
+
+
+@pytest.mark.parametrize("name", ["small", "one_configuration"])
+def test_the_studies_can_be_read(name):
+    path = Path(__file__).parents[1] / "studies" / f"{name}.toml"
+    given = read(path)
+    assert len(given.seeds) == 10 and len(given.arms) > 4
+    page = (path.parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert name != "small" or path.read_text(encoding="utf-8") in page

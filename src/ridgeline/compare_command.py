@@ -63,7 +63,8 @@ class Progress(View):
         steps, passed = self.before + self.now, time.monotonic() - self.begin
         share = min(steps / max(self.total, 1), 1.0)
         left = passed * (1 - share) / share if share else 0.0
-        text = f"{100 * share:3.0f}%  {_duration(passed)} passed  {_duration(left)} left  {steps / max(passed, 1e-9):,.0f} steps/s"
+        speed = steps / max(passed, 1e-9)
+        text = f"{100 * share:3.0f}%  {_duration(passed)} passed  {_duration(left)} left  {speed:,.0f} steps/s"
         self._next = time.monotonic() + (DRAW_SECONDS if self.redraws else LINE_SECONDS)
         if self.redraws:
             self._write(f"\r\x1b[K{text}  {self.label}"[:160])
@@ -116,7 +117,9 @@ def plan(spec: Spec, comparison: Comparison, tuning: list[Population], later: li
     first = (
         f"{spec.name}: {len(spec.arms)} arms, {len(spec.tasks)} environments, seeds {spec.seeds[0]} to {spec.seeds[-1]}"
     )
-    second = f"{runs} runs are missing, {steps:,} steps in {len(tuning) + len(later)} populations; {max(there, 0)} are there"
+    second = (
+        f"{runs} runs are missing, {steps:,} steps in {len(tuning) + len(later)} populations; {max(there, 0)} are there"
+    )
     return [first, second]
 
 
@@ -143,7 +146,10 @@ def lines(document: dict[str, Any]) -> list[str]:
             f"{names:<{2 * width + 4}}{shown(pair['iqm']):>26}{shown(pair['probability']):>24}"
             f"{pair['p_value']:>8.3f}   {said}"
         )
-    found += ["", f"{'cost':<{width}}{'seconds per run':>18}{'tuning runs':>14}{'steps':>14}{'seconds':>10}{'sensitivity':>13}"]
+    found += [
+        "",
+        f"{'cost':<{width}}{'seconds per run':>18}{'tuning runs':>14}{'steps':>14}{'seconds':>10}{'sensitivity':>13}",
+    ]
     for name, arm in arms.items():
         tuning = arm["tuning"]
         sensitivity = f"{tuning['sensitivity']:.3f}" if "sensitivity" in tuning else ""

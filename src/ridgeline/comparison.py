@@ -34,7 +34,7 @@ class Comparison:
         self.spec, self.directory = spec, directory
         self.digests = digests(spec)
         self.random = random_play(spec, directory, self.digests)
-        self.records = Records(directory)
+        self.records = Records(directory, {"file": spec.text})
         self.chosen: dict[str, dict[str, dict[str, Any]]] = {}  # arm -> task -> the settings it chose
 
     def cells(self, arm: Arm, task: Task, chosen: dict[str, Any], kind: str) -> list[Cell]:
@@ -180,7 +180,10 @@ def _arm(comparison: Comparison, arm: Arm, scores: np.ndarray, thresholds: np.nd
 
     per_environment = {}
     for place, task in enumerate(spec.tasks):
-        own, curve = [comparison.records.runs[cell.key] for cell in _cells(comparison, arm, task)], curves[:, :, [place]]
+        own, curve = (
+            [comparison.records.runs[cell.key] for cell in _cells(comparison, arm, task)],
+            curves[:, :, [place]],
+        )
         per_environment[task.name] = {
             "returns": comparison.returns(arm, task).tolist(),
             "return": _interval(statistics.interval(statistics.mean, comparison.returns(arm, task)[:, None])),
@@ -231,16 +234,16 @@ def _tuning(comparison: Comparison, arm: Arm) -> dict[str, Any]:
 
 
 def _seeds(comparison: Comparison) -> dict[str, Any]:
-    """The seeds of the runs that chose and of those that are compared, as the records have them. Raises SpecError where
-    one is both."""
-    found = {
-        "tuning": {comparison.records.runs[cell.key]["seed"] for cell in comparison.tuning()},
-        "evaluation": {comparison.records.runs[cell.key]["seed"] for cell in comparison.evaluation()},
-    }
-    shared = found["tuning"] & found["evaluation"]
-    if shared:
-        raise SpecError(f"seeds {sorted(shared)} chose a setting and would judge it; use other seeds")
-    return {kind: sorted(seeds) for kind, seeds in found.items()}
+    """The seeds of the runs that chose and of those that are compared, as the ledger has them. Raises SpecError where a
+    record says otherwise."""
+    known = comparison.records.seeds()
+    cells = {"tuning": comparison.tuning(), "evaluation": comparison.evaluation()}
+    found = {kind: sorted({comparison.records.runs[cell.key]["seed"] for cell in own}) for kind, own in cells.items()}
+    for kind, seeds in found.items():
+        wrong = sorted(set(seeds) - set(known[kind]))
+        if wrong:
+            raise SpecError(f"the ledger does not have seeds {wrong} as {kind} seeds; use another --out")
+    return found
 
 
 def _pair(first: str, second: str, scores: dict[str, np.ndarray]) -> dict[str, Any]:

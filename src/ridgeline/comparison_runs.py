@@ -1,6 +1,7 @@
 """The runs of a comparison: which there must be, which are missing, and running those side by side in populations.
 
     DIR/populations/NAME/          a run directory, with record.json once it is complete
+    DIR/ledger.sqlite              every run that is over, in the schema of sweeps; it knows what each seed is for
     DIR/random_play.json           the return of random actions in each environment
 
 A run is known by its content: environment, components with all their settings, steps and seed. What is on disk is never
@@ -26,6 +27,8 @@ from ridgeline.evaluation import evaluate
 from ridgeline.kernel import sample_action
 from ridgeline.metrics import read_lines
 from ridgeline.session import View, train
+from ridgeline.sweep.ledger import Ledger
+from ridgeline.sweep.records import OVER, Run, Trial
 from ridgeline.training import TrainingError
 from ridgeline.vector import EVALUATION
 
@@ -61,6 +64,10 @@ class Cell:
         return [self.task.environment, self.digest, self.task.parameters, parts, self.task.steps]
 
     @property
+    def trial(self) -> str:
+        return _hash(self.identity)
+
+    @property
     def key(self) -> str:
         return _hash([self.identity, self.seed])
 
@@ -91,20 +98,88 @@ def _hash(content: Any) -> str:
 
 
 class Records:
-    """The finished runs of a comparison's directory, key -> run."""
+    """The finished runs of a comparison's directory, key -> run; each stands in its ledger too.
 
-    def __init__(self, directory: Path):
+    The ledger refuses a seed that has served the other purpose: LedgerError.
+    """
+
+    STUDY, WORKER, SECONDS = "compare", "compare", 600.0
+
+    def __init__(self, directory: Path, specification: dict[str, Any] | None = None):
         self.directory = directory
         self.runs: dict[str, dict[str, Any]] = {}
+        self.ledger = Ledger(directory / "ledger.sqlite")
+        studies = {study.name: study.study for study in self.ledger.studies()}
+        new = self.STUDY not in studies
+        self.study = (
+            self.ledger.create_study(self.STUDY, "compare", specification or {}) if new else studies[self.STUDY]
+        )
         for path in sorted((directory / "populations").glob("*/record.json")):
             document = _read_json(path)
             for run in document["runs"] if document and document.get("format") == FORMAT else []:
                 self.runs[run["key"]] = run
+        self._enter(list(self.runs.values()))  # a kill may have come between a record and the ledger
 
     def add(self, directory: Path, document: dict[str, Any]) -> None:
         """Keep the record of a complete population, whole or not at all."""
         checkpoint.write_json(directory / "record.json", document)
         self.runs |= {run["key"]: run for run in document["runs"]}
+        self._enter(document["runs"])
+
+    def seeds(self) -> dict[str, list[int]]:
+        """What the ledger says that each seed is for."""
+        found: dict[str, list[int]] = {"tuning": [], "evaluation": []}
+        for seed, kind in self.ledger.seeds().items():
+            found[kind].append(seed)
+        return found
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def _enter(self, runs: list[dict[str, Any]]) -> None:
+        """Write into the ledger those of the runs that it does not have as over; twice is as once."""
+        trials = {trial.configuration["trial"]: trial for trial in self.ledger.trials(self.study)}
+        over = {(name, run.seed) for name, trial in trials.items() for run in trial.runs if run.state in OVER}
+        absent = [run for run in runs if (run["trial"], run["seed"]) not in over]
+        numbers = {name: trial.trial for name, trial in trials.items()}
+        for run in absent:
+            if run["trial"] not in numbers:
+                trial = Trial(-1, _configuration(run), run["steps"], run["trial"], run["environment"])
+                (numbers[run["trial"]],) = self.ledger.add_trials(self.study, [trial], [], run["kind"])
+            self.ledger.add_runs(self.study, numbers[run["trial"]], [run["seed"]], run["kind"])
+        self.ledger.release(self.study, self.WORKER)
+        for name in dict.fromkeys(run["trial"] for run in absent):
+            own = [run for run in absent if run["trial"] == name]
+            self.ledger.claim(self.study, self.WORKER, len(own), self.SECONDS, shape=name)
+            rows = [
+                Run(
+                    numbers[name], run["seed"], run["kind"], "failed" if run["failure"] else "finished",
+                    _finite(run["final"]), run["steps"], run["seconds"], run["failure"] or "",
+                )
+                for run in own
+            ]  # fmt: skip
+            self.ledger.finish(self.study, self.WORKER, rows, [point for run in own for point in _points(numbers, run)])
+
+
+def _configuration(run: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the ledger of a run's configuration."""
+    settings = {name: value for fields in run["settings"].values() for name, value in fields.items()}
+    return {"trial": run["trial"], "environment": run["environment"], **run["components"], **settings}
+
+
+def _points(numbers: dict[str, int], run: dict[str, Any]) -> list[tuple[int, int, int, float, float]]:
+    """The run's curve, as the ledger has points; the seconds are shares of all."""
+    found = []
+    for place, value in enumerate(run["curve"], 1):
+        if _finite(value) is not None:
+            share = place / POINTS
+            point = (numbers[run["trial"]], run["seed"], round(run["steps"] * share), value, run["seconds"] * share)
+            found.append(point)
+    return found
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _read_json(path: Path) -> Any:
@@ -114,7 +189,7 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-# ----------------------------------------------------------------------------------------------------------- populations
+# ---------------------------------------------------------------------------------------------------------- populations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,14 +288,22 @@ def _record(population: Population, directory: Path, result: Any, failure: str, 
         curve = resample(steps, returns[:, place], cell.task.steps)
         runs.append(
             {
-                "key": cell.key, "environment": cell.task.name, "seed": cell.seed, "kind": cell.kind,
+                "key": cell.key,
+                "trial": cell.trial,
+                "environment": cell.task.name,
+                "seed": cell.seed,
+                "kind": cell.kind,
                 "settings": {kind: _fields(one) for kind, one in cell.made.items()},
                 "components": {kind: components.name_of(one) for kind, one in cell.made.items()},
-                "steps": cell.task.steps, "failure": failures.get(place), "seconds": seconds / len(cells),
-                "final": returns[-1, place] if len(lines) else math.nan, "area": np.mean(curve),
-                "evaluation": None if played is None else played[place], "curve": curve.tolist(),
+                "steps": cell.task.steps,
+                "failure": failures.get(place),
+                "seconds": seconds / len(cells),
+                "final": float(returns[-1, place]) if len(lines) else math.nan,
+                "area": float(np.mean(curve)),
+                "evaluation": None if played is None else played[place],
+                "curve": curve.tolist(),
                 "population": directory.name,
-            }  # fmt: skip
+            }
         )
     return {"format": FORMAT, "seconds": seconds, "runs": runs}
 
@@ -264,7 +347,9 @@ def _checked(task: Task, measured: float | None) -> float:
         value = task.random if measured is None else measured
         assert value is not None
         if task.best <= value:
-            raise SpecError(f"{where}: best = {task.best:g} is not above random play, {value:.6g}; scores would mean nothing")
+            raise SpecError(
+                f"{where}: best = {task.best:g} is not above random play, {value:.6g}; scores would mean nothing"
+            )
         return value
     if abs(task.random - measured) > RANDOM_TOLERANCE * (task.best - task.random):
         raise SpecError(

@@ -1,11 +1,11 @@
 """What `ridgeline compare` reads: a TOML file of arms, environments, steps and seeds, checked before anything runs.
 
-    steps = 100_000                      of every run; an environment may have its own
-    seeds = 10                           evaluation seeds of every arm and environment
-    [settings]                           of all arms, as the flags of `ridgeline train`
-    [environments.cartpole]              best = 500; random play is measured, or given as random = 22
-    [arms.gae]                           algorithm, estimator, policy, and their settings
-    [arms.tuned]                         grid = {gamma = [0.9, 0.99]}, choose = "one" or "each"
+steps = 100_000                      of every run; an environment may have its own
+seeds = 10                           evaluation seeds of every arm and environment
+[settings]                           of all arms, as the flags of `ridgeline train`
+[environments.cartpole]              best = 500; random play is measured, or given as random = 22
+[arms.gae]                           algorithm, estimator, policy, and their settings
+[arms.tuned]                         grid = {gamma = [0.9, 0.99]}, choose = "one" or "each"
 """
 
 import dataclasses
@@ -181,9 +181,10 @@ def _task(name: str, entry: Any, steps: int, folder: Path) -> Task:
     random = None if "random" not in entry else _real(f"{where}.random", entry["random"])
     if random is not None and best <= random:
         raise SpecError(f"{where}: best = {best:g} is not above random = {random:g}; scores would be upside down")
+    own_steps = _number(f"{where}.steps", entry.get("steps", steps), 1)
     return Task(
-        name, _path(str(entry.get("environment", name)), folder), _number(f"{where}.steps", entry.get("steps", steps), 1),
-        best, random, _table(f"{where}.parameters", entry.get("parameters", {})),
+        name, _path(str(entry.get("environment", name)), folder), own_steps, best, random,
+        _table(f"{where}.parameters", entry.get("parameters", {})),
         _table(f"{where}.settings", entry.get("settings", {})),
     )  # fmt: skip
 
