@@ -18,7 +18,9 @@ registration cache sources observations kernel envs/* vector gymnasium_rows work
 film gymnasium
 distributions normalize layers policies optimizers population rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
-checkpoint metrics training run_directory session evaluation meter view statistics bench reproduce
+checkpoint metrics
+slots
+training run_directory session evaluation meter view statistics bench reproduce
 comparison_spec comparison_runs comparison compare_command
 gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
 """.split()

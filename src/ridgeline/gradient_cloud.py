@@ -45,7 +45,8 @@ from ridgeline.environments import make
 from ridgeline.gradient_comparison import Cloud, compare, describe_truth, true_parts
 from ridgeline.population import Population
 from ridgeline.rollout import Rollout, collect, reevaluate, reverse_scan, squared_error
-from ridgeline.training import available_cores, keep_memory, num_values
+from ridgeline.slots import num_values
+from ridgeline.training import available_cores, keep_memory
 from ridgeline.vector import EVALUATION
 
 NUM_EPOCHS, NUM_MINIBATCHES = 2, 4  # of a critic's fit, per rollout

@@ -96,6 +96,16 @@ class Rows:
         observation, _ = self.env.reset(seed=seeds if self.own_seeds else seeds[0])  # type: ignore[arg-type]
         return self._checked(observation)
 
+    def restart(self, seeds: list[int | None]) -> np.ndarray:
+        """Reset the rows that are given a seed, while the others go on; observations (n, O), to be read there only."""
+        mask = np.array([seed is not None for seed in seeds])
+        if not mask.any():
+            return np.zeros(self._shape, np.float32)
+        if not self.own_seeds:
+            return self.reset([seed for seed in seeds if seed is not None])
+        observation, _ = self.env.reset(seed=seeds, options={"reset_mask": mask})  # type: ignore[arg-type]
+        return self._checked(observation)
+
     def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         """Observation, reward, terminated, truncated, rows truncated and not terminated, their last observations."""
         observation, reward, terminated, truncated, info = self.env.step(action)

@@ -5,7 +5,6 @@ of its own, which iterates on one core; runs do not interact, so a shard is all 
 is one shard, and PyTorch may use the threads.
 """
 
-import copy
 import ctypes
 import dataclasses
 import os
@@ -19,9 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
-from ridgeline import components
+from ridgeline import components, slots
 from ridgeline.environments import make
 from ridgeline.population import PHASES, Population
 from ridgeline.rollout import RATIO_TOLERANCE
@@ -55,6 +53,8 @@ class Shard:
     env: VectorEnv
     population: Population
     estimator: Any
+    build: Callable[[], torch.nn.Module]  # a policy that has learned nothing
+    num_iterations: torch.Tensor  # (R,) that each run is to do
 
 
 class Training:
@@ -64,7 +64,7 @@ class Training:
         environment: what `environments.make` takes.
         algorithm, estimator: one configuration, or one per run where their coefficients differ.
         policy: a configuration with `build`, an nn.Module (one run), or a function () -> nn.Module.
-        total_steps: environment steps of each run; rounded up to whole iterations.
+        total_steps: environment steps of each run, or one number per run; rounded up to whole iterations.
         seed: of the first run; run r has seed + r. Or one seed per run.
         parameters: changes of the environment's parameters.
         num_threads: cores to use; default all. One run uses them through PyTorch, but never more than PyTorch would.
@@ -78,7 +78,7 @@ class Training:
         estimator: Any = "gae",
         policy: Any = "mlp",
         *,
-        total_steps: int = 1_000_000,
+        total_steps: int | Sequence[int] = 1_000_000,
         num_runs: int | None = None,
         seed: int | Sequence[int] = 0,
         parameters: dict[str, Any] | None = None,
@@ -86,23 +86,28 @@ class Training:
         vmap: bool | None = None,
     ):
         keep_memory()
-        if not isinstance(total_steps, int) or total_steps < 1:
+        lengths = [total_steps] if isinstance(total_steps, int) else list(total_steps)
+        if not lengths or not all(isinstance(one, int) and one > 0 for one in lengths):
             raise ValueError(f"total_steps = {total_steps!r}; use a whole number from 1")
         if num_runs is not None and num_runs < 1:
             raise ValueError(f"num_runs = {num_runs}; use a whole number from 1")
-        algorithms, estimators = _configurations("algorithm", algorithm), _configurations("estimator", estimator)
+        algorithms, estimators = (
+            slots.configurations("algorithm", algorithm),
+            slots.configurations("estimator", estimator),
+        )
         count = num_runs or max(len(algorithms), len(estimators), 1 if isinstance(seed, int) else len(seed))
         self.seeds = as_seeds(range(seed, seed + count) if isinstance(seed, int) else seed)
         if len(self.seeds) != count:
             raise ValueError(f"{len(self.seeds)} seeds for {count} runs; give one seed per run, or the first one")
-        self.algorithms = _one_per_run("algorithm", algorithms, count)
-        self.estimators = _one_per_run("estimator", estimators, count)
+        self.algorithms = slots.one_per_run("algorithm", algorithms, count)
+        self.estimators = slots.one_per_run("estimator", estimators, count)
         self.environment, self.parameters = environment, dict(parameters or {})
         self.algorithm, self.estimator = self.algorithms[0], self.estimators[0]
         self.policy = components.find("policy", policy)() if isinstance(policy, str) else policy
-        self.total_steps, self.iteration, self.steps = total_steps, 0, 0
+        self.total_steps, self.iteration, self.steps = max(lengths), 0, 0
         self.steps_per_iteration = self.algorithm.num_envs * self.algorithm.rollout_length
-        self.num_iterations = -(-total_steps // self.steps_per_iteration)
+        self.lengths = slots.one_per_run("total_steps", lengths, count)
+        self.num_iterations = self._iterations(self.total_steps)
         self.num_threads = num_threads or available_cores()
         self.warnings: list[str] = []
         self._pool = None
@@ -134,7 +139,7 @@ class Training:
         estimators = [self.estimators[run] for run in runs]
         num_envs = self.algorithm.num_envs
         env = make(self.environment, num_envs, seeds, parameters=self.parameters)
-        self.num_values = num_values(self.estimator, env.action_space)
+        self.num_values = slots.num_values(self.estimator, env.action_space)
 
         def build():
             if isinstance(self.policy, torch.nn.Module):
@@ -148,16 +153,23 @@ class Training:
         coefficients, optimizer = components.stack(algorithms), getattr(self.algorithm, "optimizer", "adam")
         population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap, optimizer)
         for algorithm, estimator in zip(algorithms, estimators, strict=True):
-            warning = estimator.check(env, population, algorithm) if hasattr(estimator, "check") else None
-            if warning and warning not in self.warnings:
-                self.warnings.append(warning)
-        return Shard(env, population, _stack_estimators(estimators, num_envs))
+            self._check_estimator(env, population, algorithm, estimator)
+        iterations = torch.tensor([self._iterations(self.lengths[run]) for run in runs], dtype=torch.float64)
+        return Shard(env, population, slots.stack_estimators(estimators, num_envs), build, iterations)
+
+    def _check_estimator(self, env: VectorEnv, population: Population, algorithm: Any, estimator: Any) -> None:
+        warning = estimator.check(env, population, algorithm) if hasattr(estimator, "check") else None
+        if warning and warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _iterations(self, total_steps: int) -> int:
+        return -(-total_steps // self.steps_per_iteration)
 
     # ----------------------------------------------------------------------------------------------------- iterating
 
     @property
     def finished(self) -> bool:
-        return self.iteration >= self.num_iterations
+        return all(bool((s.population.iteration >= s.num_iterations).all()) for s in self.shards)
 
     @property
     def frozen(self) -> list[bool]:
@@ -194,9 +206,11 @@ class Training:
 
     def _iterate_shard(self, shard: Shard) -> dict[str, torch.Tensor]:
         shard.population.seconds = dict.fromkeys(PHASES, 0.0)
-        shard.population.progress.fill_(self.iteration / self.num_iterations)
-        metrics = self.algorithm.iterate(shard.env, shard.population, shard.estimator)
-        shard.population.iteration += 1
+        population, iteration = shard.population, shard.population.iteration
+        population.progress = (iteration / shard.num_iterations).clamp_max(1).float()
+        estimator = slots.beginning(shard.estimator, iteration == 0) if population.memory else shard.estimator
+        metrics = self.algorithm.iterate(shard.env, population, estimator)
+        iteration += 1
         return metrics
 
     def _take_episodes(self) -> None:
@@ -238,15 +252,47 @@ class Training:
         if everywhere:
             raise TrainingError(text)
         for run in np.flatnonzero(broken):
-            self._freeze(int(run), f"max |log ratio| of the first minibatch is {ratio[run]:.1e}: numbers too large")
+            self.freeze(int(run), f"max |log ratio| of the first minibatch is {ratio[run]:.1e}: numbers too large")
         if worst > RATIO_TOLERANCE and not any(warning.startswith("max |log ratio|") for warning in self.warnings):
             self.warnings.append(text)
 
-    def _freeze(self, run: int, reason: str) -> None:
+    def freeze(self, run: int, reason: str) -> None:
+        """Stop run `run` for good, or until its place is given to another."""
+        shard, place = self._place(run)
+        shard.population.freeze(place, reason)
+
+    def _place(self, run: int) -> tuple[Shard, int]:
+        """The shard of a run, and its place there."""
         for shard in self.shards:
             if run < shard.population.num_runs:
-                return shard.population.freeze(run, reason)
+                return shard, run
             run -= shard.population.num_runs
+        raise ValueError(f"run = {run + self.num_runs}; there are {self.num_runs}, from 0")
+
+    def replace(
+        self, run: int, seed: int, algorithm: Any = None, estimator: Any = None, total_steps: int | None = None
+    ) -> None:
+        """Begin a new run in the place of run `run`, as it would begin alone, while the others go on; what is None
+        stays. Its iterations are those of its own: schedules, random streams and episodes start anew."""
+        shard, place = self._place(run)
+        if isinstance(self.policy, torch.nn.Module):
+            raise ValueError("one nn.Module cannot begin anew; pass a function that makes one")
+        for items, one in ((self.algorithms, algorithm), (self.estimators, estimator)):
+            if one is not None:
+                slots.one_per_run("new", [items[0], one], 2)
+                items[run] = one
+        self._check_estimator(shard.env, shard.population, self.algorithms[run], self.estimators[run])
+        self.lengths[run] = total_steps or self.lengths[run]
+        self.seeds = (*self.seeds[:run], *as_seeds(seed), *self.seeds[run + 1 :])
+        slots.replace(shard.population, shard.build, place, seed, components.stack([self.algorithms[run]]))
+        shard.num_iterations[place] = self._iterations(self.lengths[run])
+        first = run - place
+        estimators = self.estimators[first : first + shard.population.num_runs]
+        shard.estimator = slots.stack_estimators(estimators, shard.env.num_envs)
+        shard.env.restart(place, seed)
+        if getattr(shard.env, "_rollout", None) is not None:  # where acting goes on
+            shard.env._rollout.observation[-1] = torch.from_numpy(shard.env.observation)  # type: ignore[attr-defined]
+        self.episodes[run], self.num_episodes[run] = np.nan, 0
 
     def policies(self) -> list[torch.nn.Module]:
         """An independent copy of each run's policy."""
@@ -329,49 +375,6 @@ def with_torch_threads(count: int):
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def num_values(estimator: Any, action_space: spaces.Space) -> int:
-    """Predictions per state that the estimator wants of the critic: its `num_values`, a number or a function of the
-    action space."""
-    count: int | Callable[[spaces.Space], int] = estimator.num_values
-    return count(action_space) if callable(count) else count
-
-
-def _configurations(kind: str, item: Any) -> list[Any]:
-    """Configurations from a name, a path, an object or a list of them."""
-    items = list(item) if isinstance(item, list | tuple) else [item]
-    items = [components.find(kind, str(one))() if isinstance(one, str | Path) else one for one in items]
-    method = components.METHODS[kind]
-    for one in items:
-        if isinstance(one, type) or not hasattr(one, method):
-            what = f"the class {one.__name__}; give an object of it" if isinstance(one, type) else repr(one)
-            raise ValueError(f"the {kind} is {what}: it needs a method {method}")
-        if type(one) is not type(items[0]):
-            raise ValueError(f"the runs of one training share their {kind}; these are of {len(items)} kinds")
-    return items
-
-
-def _one_per_run(kind: str, items: list[Any], num_runs: int) -> list[Any]:
-    """One configuration for each run, from as many or from one; refused where they cannot share a population."""
-    if len(items) not in (1, num_runs):
-        raise ValueError(f"{len(items)} {kind} configurations for {num_runs} runs; give one, or one per run")
-    components.stack(items)
-    return items if len(items) == num_runs else items * num_runs
-
-
-def _stack_estimators(estimators: list[Any], num_envs: int) -> Any:
-    """One estimator for the runs of a shard; a coefficient that differs between them becomes a (B,) tensor."""
-    coefficients = components.stack(estimators)
-    differing = {name: values for name, values in coefficients.items() if len(set(values)) > 1}
-    if not differing:
-        return estimators[0]
-    stacked = copy.copy(estimators[0])
-    for name, values in differing.items():
-        # in float64, as a run of its own holds it: a product of two coefficients is then the same bits
-        column = torch.tensor(values, dtype=torch.float64).repeat_interleave(num_envs)
-        object.__setattr__(stacked, name, column)  # frozen, and validated one by one already
-    return stacked
 
 
 def iterate(environment: str | Path | ModuleType, **settings: Any) -> Iterator[dict[str, Any]]:

@@ -65,6 +65,10 @@ class VectorEnv:
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         raise NotImplementedError
 
+    def restart(self, run: int, seed: int) -> None:
+        """Begin the rows of run `run` anew, as those of a run of `seed` begin; the others go on."""
+        raise NotImplementedError
+
     def draw(self, row: int, canvas: Any) -> bool:
         """Draw one row on a `canvas.Canvas`; False where the environment has no picture."""
         return False
@@ -97,6 +101,7 @@ class CompiledEnv(VectorEnv):
     ):
         if not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs = {num_envs!r}; use a whole number from 1")
+        self._alone = lambda seed: CompiledEnv(definition, num_envs, seed, purpose, parameters)
         self.definition = definition
         self.name, self.digest = definition.name, definition.digest
         self.seeds, self.num_envs = as_seeds(seed), num_envs
@@ -169,6 +174,12 @@ class CompiledEnv(VectorEnv):
         self.state[:] = np.frombuffer(state["state"].tobytes(), self.state.dtype)
         self.observation = self._own_observation
         self.observation[:] = state["observation"]
+
+    def restart(self, run: int, seed: int) -> None:
+        alone = self._alone(seed)
+        for own, new in ((self.state, alone.state), (self.observation, alone.observation)):
+            own[run * len(new) : (run + 1) * len(new)] = new
+        self.seeds = (*self.seeds[:run], *alone.seeds, *self.seeds[run + 1 :])
 
     def draw(self, row: int, canvas: Any) -> bool:
         if not hasattr(self.definition.module, "draw"):

@@ -199,6 +199,16 @@ class GymnasiumEnv(VectorEnv):
         self._generation = int(state["generation"][0]) + 1
         self._reset()
 
+    def restart(self, run: int, seed: int) -> None:
+        first, stop = run * self.num_envs, (run + 1) * self.num_envs
+        seeds: list[int | None] = [None] * self.num_rows
+        seeds[first:stop] = self._row_seeds(seed)
+        results = self._call("restart", [(seeds[start:end],) for start, end in self._slices])
+        observation = np.concatenate(results)
+        self.observation[first:stop] = observation[first:stop]
+        self._return[first:stop] = self._length[first:stop] = 0
+        self.seeds = (*self.seeds[:run], *as_seeds(seed), *self.seeds[run + 1 :])
+
     def draw(self, row: int, canvas: Any) -> bool:
         frame = self._call("render", [(row,)])[0] if self._render else None
         if frame is None:
