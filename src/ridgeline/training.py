@@ -86,7 +86,7 @@ class Training:
         vmap: bool | None = None,
     ):
         keep_memory()
-        lengths = [total_steps] if isinstance(total_steps, int) else list(total_steps)
+        lengths = list(total_steps) if isinstance(total_steps, Sequence) else [total_steps]
         if not lengths or not all(isinstance(one, int) and one > 0 for one in lengths):
             raise ValueError(f"total_steps = {total_steps!r}; use a whole number from 1")
         if num_runs is not None and num_runs < 1:
