@@ -207,7 +207,7 @@ class Training:
     def _iterate_shard(self, shard: Shard) -> dict[str, torch.Tensor]:
         shard.population.seconds = dict.fromkeys(PHASES, 0.0)
         population, iteration = shard.population, shard.population.iteration
-        population.progress = (iteration / shard.num_iterations).clamp_max(1).float()
+        population.progress.copy_((iteration / shard.num_iterations).clamp_max(1))
         estimator = slots.beginning(shard.estimator, iteration == 0) if population.memory else shard.estimator
         metrics = self.algorithm.iterate(shard.env, population, estimator)
         iteration += 1
