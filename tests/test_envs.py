@@ -263,7 +263,8 @@ def test_starts_of_neighbouring_rows_are_unrelated(name):
     env = CompiledEnv(definition_of(name), 4000, 2)
     assert len(np.unique(env.state.random_state)) == len(np.unique(env.state.random_stream)) == 4000
     observation = env.observation.reshape(4000, -1).astype(np.float64)
-    for index in np.flatnonzero(observation.std(0) > 0):
+    varied = (observation != np.median(observation, 0)).mean(0) > 0.05  # coincidences of rare events are not normal
+    for index in np.flatnonzero(varied):
         column = observation[:, index]
         assert abs(np.corrcoef(column[:-1], column[1:])[0, 1]) < 0.07, f"observation {index}"  # 4.4 standard errors
 

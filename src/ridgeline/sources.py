@@ -40,7 +40,7 @@ def _library_roots() -> list[Path]:
 def local_sources(path: Path) -> list[Path]:
     """The file at `path` and every source that it imports, directly or not, that is not a library; sorted.
 
-    Of ridgeline itself only `kernel.py` counts: environments use nothing else.
+    Of ridgeline itself `kernel.py` always counts, and what else is imported by name, such as `levels.py`.
     """
     path = path.resolve()
     found: set[Path] = {_KERNEL}
@@ -70,7 +70,7 @@ def _find(name: str, roots: list[Path]) -> list[Path]:
     """The source files that importing `name` runs: of each package on the way, and of the module."""
     parts = name.split(".")
     if parts[0] == "ridgeline":
-        return []
+        return [file for part in parts[1:2] if (file := _PACKAGE / f"{part}.py").is_file()]
     for root in roots:
         files = []
         for count in range(1, len(parts) + 1):
@@ -102,7 +102,7 @@ def _load_source(path: Path, digest: str) -> types.ModuleType:
     name = f"ridgeline_environment_{digest}"
     module = types.ModuleType(name)
     module.__file__ = str(path)
-    helpers = set(local_sources(path)) - {_KERNEL}
+    helpers = {file for file in local_sources(path) if file.parent != _PACKAGE}
     earlier = _modules_of(helpers)  # imported by somebody else, perhaps before the last edit
     for key in earlier:
         del sys.modules[key]
