@@ -17,7 +17,11 @@ ORDER = """
 registration cache sources observations kernel levels envs/* vector gymnasium_rows workers adapters/* environments
 canvas
 film gymnasium
-distributions normalize layers policies optimizers population rollout mixture estimators/* algorithms/* components
+distributions normalize layers
+encoders
+policies optimizers
+calls
+population rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots

@@ -29,7 +29,7 @@ SIGNATURES = {
     ridgeline.evaluate: "run, episodes=100, greedy=False, seed=0, environment=None",
     ridgeline.iterate: "environment, **settings",
     ridgeline.Training: (
-        "environment, algorithm='ppo', estimator='gae', policy='mlp', *, total_steps=1000000, num_runs=None, seed=0, "
+        "environment, algorithm='ppo', estimator='gae', policy='auto', *, total_steps=1000000, num_runs=None, seed=0, "
         "parameters=None, num_threads=None, vmap=None"
     ),
     ridgeline.Training.iterate: "self",
@@ -69,11 +69,12 @@ SIGNATURES = {
     population.Population.update_target_moments: "self, target",
     population.Population.update_observation_moments: "self, rollout",
     policies.MLP.build: "self, observation_space, action_space, num_values=1",
+    policies.CNN.build: "self, observation_space, action_space, num_values=1",
     policies.MLPPolicy.act: "self, observation, state=None, greedy=False",
-    distributions.Categorical: "logits",
-    distributions.MultiCategorical: "logits, sizes",
+    distributions.Categorical: "logits, mask=None",
+    distributions.MultiCategorical: "logits, sizes, mask=None",
     distributions.DiagonalGaussian: "mean, log_std",
-    distributions.make_distribution: "space, output, log_std",
+    distributions.make_distribution: "space, output, log_std, mask=None",
     distributions.num_outputs: "space",
 }
 
@@ -128,6 +129,9 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "dae"): "gamma corrected",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
+    ),
+    ("policy", "cnn"): (
+        "encoder channels hidden_sizes activation normalize_observation observation_clip normalize_value log_std"
     ),
 }
 

@@ -13,11 +13,13 @@ import io
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-DEFAULTS = {"algorithm": "ppo", "estimator": "gae", "policy": "mlp"}
+DEFAULTS = {"algorithm": "ppo", "estimator": "gae", "policy": "auto"}
+VALUED = {f"--{name}" for name in ("algorithm", "estimator", "out", "init", "resume", "run")}  # a name or path follows
 
 
 class UsageError(ValueError):
@@ -34,6 +36,7 @@ class Parsed:
     estimator: Any = None
     policy: Any = None
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # of the components, or their files
 
 
 def parse(options: type, arguments: Sequence[str], program: str, components: bool = False) -> Parsed:
@@ -45,8 +48,9 @@ def parse(options: type, arguments: Sequence[str], program: str, components: boo
     Raises: UsageError; UnknownComponent and InvalidEnvironment for names and files. Exits after `--help`.
     """
     groups: dict[str, Any] = {"options": Annotated[options, tyro.conf.arg(name="")]}
-    if components:
-        groups |= _component_groups(arguments)
+    named = names_of(arguments) if components else {}
+    if named:
+        groups |= _component_groups(named)
     _check_names(groups)
     help_wanted = bool({"-h", "--help"} & set(arguments))
     literal = False
@@ -66,11 +70,13 @@ def parse(options: type, arguments: Sequence[str], program: str, components: boo
         {_name(argument, flags) for argument in arguments if argument.startswith("--")},
         **{kind: getattr(parsed, kind, None) for kind in DEFAULTS},
         parameters=_changed(getattr(parsed, "parameters", None), literal),
+        names=named,
     )
 
 
 def names_of(arguments: Sequence[str]) -> dict[str, str]:
-    """The algorithm, estimator and policy named on the line, kind -> name or path; the defaults else."""
+    """The algorithm, estimator and policy named on the line, kind -> name or path; the defaults else. The default
+    policy is the one that suits the environment named."""
     found = dict(DEFAULTS)
     for kind in DEFAULTS:
         for place, argument in enumerate(arguments):
@@ -78,7 +84,30 @@ def names_of(arguments: Sequence[str]) -> dict[str, str]:
                 found[kind] = argument.partition("=")[2]
             elif argument == f"--{kind}" and place + 1 < len(arguments):
                 found[kind] = arguments[place + 1]
+    if found["policy"] == "auto":
+        found["policy"] = _default_policy(arguments)
     return found
+
+
+def _default_policy(arguments: Sequence[str]) -> str:
+    """The policy for the first word on the line that names an environment; mlp where none does."""
+    from ridgeline.components import default_policy
+    from ridgeline.environments import make, resolve
+    from ridgeline.kernel import InvalidEnvironment, define
+
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if word.startswith("-") or before in VALUED:
+            continue
+        try:
+            found = resolve(word)
+            if isinstance(found, Path):
+                return default_policy(define(found).observation_space)
+            env = make(word, 1)
+        except InvalidEnvironment:
+            continue  # no environment, or one whose fault is told when it is made
+        env.close()
+        return default_policy(env.observation_space)
+    return "mlp"
 
 
 def did_you_mean(name: str, candidates: Sequence[str], prefix: str = "") -> str:
@@ -90,11 +119,11 @@ def did_you_mean(name: str, candidates: Sequence[str], prefix: str = "") -> str:
 # ---------------------------------------------------------------------------------------------------------- the parser
 
 
-def _component_groups(arguments: Sequence[str]) -> dict[str, Any]:
+def _component_groups(named: dict[str, str]) -> dict[str, Any]:
     from ridgeline.components import find
 
     groups = {}
-    for kind, name in names_of(arguments).items():
+    for kind, name in named.items():
         title = tyro.conf.arg(name=f"{kind} {name}")
         groups[kind] = Annotated[find(kind, name), tyro.conf.OmitArgPrefixes, title]
     return groups
@@ -205,8 +234,6 @@ def _without(arguments: Sequence[str]) -> list[str]:
 
 def _parameters(environment: str, arguments: Sequence[str]) -> tuple[type, bool]:
     """(the class of the environment's parameters, whether its values are Python literals): Gymnasium takes anything."""
-    from pathlib import Path
-
     from ridgeline.environments import resolve
     from ridgeline.kernel import NoParameters
     from ridgeline.sources import load_source

@@ -21,7 +21,7 @@ from typing import Any
 STARTED = time.perf_counter()
 
 from ridgeline import options  # noqa: E402  (the clock starts first)
-from ridgeline.arguments import Parsed, UsageError, did_you_mean, names_of, parse  # noqa: E402
+from ridgeline.arguments import Parsed, UsageError, did_you_mean, parse  # noqa: E402
 
 HELP = """usage: ridgeline COMMAND ...
 
@@ -49,7 +49,7 @@ REASONS = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminate"}
 
 def train(arguments: Sequence[str]) -> int:
     parsed = parse(options.Train, arguments, "ridgeline train", components=True)
-    asked, names = parsed.options, names_of(arguments)
+    asked, names = parsed.options, parsed.names
     if asked.resume is None:
         environment = asked.environment
         settings = {kind: getattr(parsed, kind) for kind in names}

@@ -15,13 +15,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gymnasium import spaces
+
 import ridgeline.algorithms
 import ridgeline.estimators
-from ridgeline.policies import MLP
+from ridgeline.encoders import is_picture, parts
+from ridgeline.policies import CNN, MLP
 from ridgeline.sources import describe
 
 METHODS = {"algorithm": "iterate", "estimator": "__call__", "policy": "build"}
 _FOLDERS = {"algorithm": ridgeline.algorithms, "estimator": ridgeline.estimators}
+POLICIES = {"mlp": MLP, "cnn": CNN}
 
 
 class UnknownComponent(ValueError):
@@ -31,8 +35,13 @@ class UnknownComponent(ValueError):
 def names(kind: str) -> list[str]:
     """The names of the built-in algorithms, estimators or policies."""
     if kind == "policy":
-        return ["mlp"]
+        return list(POLICIES)
     return sorted(module.name for module in pkgutil.iter_modules(_FOLDERS[kind].__path__))
+
+
+def default_policy(observation_space: spaces.Space) -> str:
+    """The policy where none is named: cnn where a part of the observation is a picture, else mlp."""
+    return "cnn" if any(is_picture(part) for part in parts(observation_space).values()) else "mlp"
 
 
 def find(kind: str, name: str) -> type:
@@ -46,15 +55,16 @@ def find(kind: str, name: str) -> type:
         near = difflib.get_close_matches(name, names(kind), 3, 0.4) or names(kind)
         raise UnknownComponent(f"unknown {kind} {name!r}; did you mean {', '.join(near)}? A file.py works too")
     if kind == "policy":
-        return MLP
+        return POLICIES[name]
     return _only_class(kind, importlib.import_module(f"{_FOLDERS[kind].__name__}.{name}"), name)
 
 
 def name_of(component: Any) -> str:
     """The name under which a run directory records a component: built-in name, or module and class."""
     cls = type(component)
-    if cls is MLP:
-        return "mlp"
+    for name, policy in POLICIES.items():
+        if cls is policy:
+            return name
     for folder in _FOLDERS.values():
         if cls.__module__.startswith(folder.__name__ + "."):
             return cls.__module__.rsplit(".", 1)[1]

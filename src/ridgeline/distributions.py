@@ -24,9 +24,16 @@ class Distribution(Protocol):
 
 
 class Categorical:
-    """pi(a) = softmax(logits)_a over the last dimension; actions are int64 (...)."""
+    """pi(a) = softmax(logits)_a over the last dimension; actions are int64 (...).
 
-    def __init__(self, logits: torch.Tensor):
+    `mask` (..., A), where given, is 0 for actions that are not allowed: their probability is exactly 0, and so are the
+    gradients of their logits. A mask that allows nothing (of a row that is no transition) counts as none.
+    """
+
+    def __init__(self, logits: torch.Tensor, mask: torch.Tensor | None = None):
+        if mask is not None:
+            allowed = mask != 0
+            logits = torch.where(allowed | ~allowed.any(-1, keepdim=True), logits, -torch.inf)
         self.log_probs = torch.log_softmax(logits, -1)
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
@@ -44,7 +51,8 @@ class Categorical:
 
     def entropy(self) -> torch.Tensor:
         """H = -sum_a pi(a) log pi(a), in nats; a probability of exactly 0 counts 0."""
-        return -(self.log_probs.exp() * self.log_probs.clamp_min(torch.finfo(self.log_probs.dtype).min)).sum(-1)
+        possible = self.log_probs > -torch.inf
+        return -(self.log_probs.exp() * torch.where(possible, self.log_probs, 0.0)).sum(-1)
 
     def kl(self, other: "Categorical") -> torch.Tensor:
         """KL(self || other) = sum_a p_a (log p_a - log q_a), in nats; where p_a is exactly 0, 0."""
@@ -59,10 +67,11 @@ class Categorical:
 
 
 class MultiCategorical:
-    """Independent categoricals whose logits stand side by side; actions are int64 (..., D)."""
+    """Independent categoricals whose logits, and masks where given, stand side by side; actions are int64 (..., D)."""
 
-    def __init__(self, logits: torch.Tensor, sizes: tuple[int, ...]):
-        self.parts = [Categorical(part) for part in logits.split(sizes, -1)]
+    def __init__(self, logits: torch.Tensor, sizes: tuple[int, ...], mask: torch.Tensor | None = None):
+        masks = [None] * len(sizes) if mask is None else mask.split(sizes, -1)
+        self.parts = [Categorical(part, own) for part, own in zip(logits.split(sizes, -1), masks, strict=True)]
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         return torch.stack([part.sample(noise[..., i]) for i, part in enumerate(self.parts)], -1)
@@ -145,12 +154,15 @@ def num_outputs(space: spaces.Space) -> int:
     raise ValueError(f"action space {space} is not supported; use Discrete, or MultiDiscrete or Box of one dimension")
 
 
-def make_distribution(space: spaces.Space, output: torch.Tensor, log_std: torch.Tensor | None) -> Distribution:
-    """The distribution over `space` that a policy's output (and, for Box, log standard deviation) describes."""
+def make_distribution(
+    space: spaces.Space, output: torch.Tensor, log_std: torch.Tensor | None, mask: torch.Tensor | None = None
+) -> Distribution:
+    """The distribution over `space` that a policy's output (and, for Box, log standard deviation) describes; `mask` is
+    the observation's "action_mask" where it has one."""
     if isinstance(space, spaces.Discrete):
-        return Categorical(output)
+        return Categorical(output, mask)
     if isinstance(space, spaces.MultiDiscrete):
-        return MultiCategorical(output, tuple(int(n) for n in space.nvec))
+        return MultiCategorical(output, tuple(int(n) for n in space.nvec), mask)
     assert log_std is not None
     return DiagonalGaussian(output, log_std)
 

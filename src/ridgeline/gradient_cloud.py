@@ -43,6 +43,7 @@ import torch
 from ridgeline import components
 from ridgeline.environments import make
 from ridgeline.gradient_comparison import Cloud, compare, describe_truth, true_parts
+from ridgeline.observations import unpack
 from ridgeline.population import Population
 from ridgeline.rollout import Rollout, collect, reevaluate, reverse_scan, squared_error
 from ridgeline.slots import num_values
@@ -269,7 +270,7 @@ class _Group:
 
     def __init__(self, env, policy, configuration, settings: Settings, estimators: Mapping[str, Any]):
         self.env, self.settings = env, settings
-        self.actor = actor_parameters(policy, torch.as_tensor(env.observation[:1]))
+        self.actor = actor_parameters(policy, unpack(env.observation_space, torch.as_tensor(env.observation[:1])))
         baseline = components.find("estimator", "monte_carlo")(gamma=1.0)
         self.acting = _Critic(self, policy, configuration, baseline)
         self.critics, self.refused = {}, {}

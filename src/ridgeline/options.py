@@ -26,8 +26,8 @@ class Trained:
     """The algorithm, one that `ridgeline list` shows or a file of yours; its settings are flags, shown below."""
     estimator: Name = "gae"
     """The estimator of advantages; its settings are flags too."""
-    policy: Name = "mlp"
-    """The policy; its settings are flags too."""
+    policy: Name = "auto"
+    """The policy, cnn where the observation has a picture and else mlp if not given; its settings are flags too."""
 
 
 @dataclasses.dataclass(frozen=True)

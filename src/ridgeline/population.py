@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import nn
-from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map
 
-from ridgeline import optimizers
+from ridgeline import calls, optimizers
+from ridgeline.calls import Calls
 from ridgeline.distributions import draw_noise
 from ridgeline.normalize import RunningMoments, TargetMoments
+from ridgeline.observations import is_packed, unpack
 
 INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes of random streams
 PHASES = ("act", "environment", "estimate", "learn")  # where the time goes
@@ -48,7 +48,7 @@ class Population:
     def __init__(
         self,
         build: Callable[[], nn.Module],
-        observation_space: spaces.Box,
+        observation_space: spaces.Space,
         action_space: spaces.Space,
         seeds: Sequence[int],
         coefficients: Mapping[str, Sequence[float]],
@@ -75,6 +75,11 @@ class Population:
         self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))
         self.observation_moments = self.target_moments = None
         if "observation_mean" in self.buffers:
+            if is_packed(observation_space) and not hasattr(self.module, "dense_input"):
+                raise ValueError(
+                    f"{type(self.module).__name__} has observation_mean and the observation several parts: give it a "
+                    "method dense_input(observation) -> (rows, D), the numbers to standardise, as policies.Policy has"
+                )
             self.observation_moments = RunningMoments(self.num_runs, self.buffers["observation_mean"].shape[-1])
         if getattr(self.module, "normalize_value", False):
             self.target_moments = TargetMoments(self.num_runs, self.buffers["value_mean"].shape[-1])
@@ -115,20 +120,8 @@ class Population:
         if not self.mapped:
             for name in fixed:
                 _tensor(self.module, name).data = self.buffers[name][0]
-        stackable = getattr(self.module, "stackable", False)
-        self.stacked = self._stacked_module() if self.mapped and stackable else None
-        self.separate = stackable and getattr(self.module, "critic", None) is not None
-
-    def _stacked_module(self) -> nn.Module:
-        """A copy of the module whose parameters and buffers are those of all runs: one call, no vmap, no swapping."""
-        stacked = copy.deepcopy(self.module)
-        for name, tensor in {**self.parameters, **self.buffers}.items():
-            path, _, leaf = name.rpartition(".")
-            owner = stacked.get_submodule(path)
-            owner._parameters.pop(leaf, None)
-            owner._buffers.pop(leaf, None)
-            owner.__dict__[leaf] = tensor
-        return stacked
+        self.calls = Calls(self.module, self.parameters, self.buffers, self.mapped)
+        self.separate = self.calls.separate
 
     def view(self, name: str) -> torch.Tensor:
         """Parameter `name` of all runs, (R, *shape): a view of the flat tensor."""
@@ -156,18 +149,12 @@ class Population:
 
     # -------------------------------------------------------------------------------------------------------- acting
 
-    def _forward(self, call: Callable, then: Callable, observation: torch.Tensor, *extra: torch.Tensor) -> Any:
-        """then(*call(policy, observation), *extra) of all runs: observation (R, M, *O), extra (R, M, ...)."""
-        if not self.mapped:
-            results = then(*call(self.module, observation[0]), *(tensor[0] for tensor in extra))
-            return tree_map(lambda tensor: tensor.unsqueeze(0), results)
-        if self.stacked is not None:
-            return then(*call(self.stacked, observation), *extra)
+    def unpack(self, observation: Any) -> Any:
+        """An observation as a policy takes it: packed bytes (..., itemsize) of several parts as a flat dict of them."""
+        return unpack(self.observation_space, observation) if isinstance(observation, torch.Tensor) else observation
 
-        def one(parameters, buffers, observation, *extra):
-            return then(*functional_call(self.module, (parameters, buffers), (observation,)), *extra)
-
-        return vmap(one)(self.parameters, self.buffers, observation, *extra)
+    def _forward(self, call: Callable, then: Callable, observation: Any, *extra: torch.Tensor) -> Any:
+        return self.calls(call, then, self.unpack(observation), *extra)
 
     @torch.no_grad()
     def act(
@@ -183,25 +170,25 @@ class Population:
             return action, distribution.log_prob(action)
 
         if self.separate:
-            return (*self._forward(_distribution, sample, observation, noise), None)
-        return self._forward(_both, lambda d, value, noise: (*sample(d, noise), value), observation, noise)
+            return (*self._forward(calls.distribution, sample, observation, noise), None)
+        return self._forward(calls.both, lambda d, value, noise: (*sample(d, noise), value), observation, noise)
 
     @torch.no_grad()
     def greedy(self, observation: torch.Tensor) -> torch.Tensor:
         """The distributions' modes: observation (R, N, *O) -> action (R, N, ...)."""
-        return self._forward(_both, lambda distribution, value: (distribution.mode(),), observation)[0]
+        return self._forward(calls.both, lambda distribution, value: (distribution.mode(),), observation)[0]
 
     @torch.no_grad()
     def value(self, observation: torch.Tensor) -> torch.Tensor:
         """observation (R, M, *O) -> value (R, M, K), in units of reward."""
         if self.separate:
-            return self._forward(_value, lambda value: (value,), observation)[0]
-        return self._forward(_both, lambda distribution, value: (value,), observation)[0]
+            return self._forward(calls.value, lambda value: (value,), observation)[0]
+        return self._forward(calls.both, lambda distribution, value: (value,), observation)[0]
 
     @torch.no_grad()
     def distribution(self, observation: torch.Tensor) -> Any:
         """The action distributions: observation (R, M, *O) -> over (R, M)."""
-        call = _distribution if getattr(self.module, "stackable", False) else _both
+        call = calls.distribution if getattr(self.module, "stackable", False) else calls.both
         return self._forward(call, lambda distribution, *value: distribution, observation)
 
     @torch.no_grad()
@@ -218,7 +205,7 @@ class Population:
     @property
     def has_last_layer(self) -> bool:
         """Whether `last_layer` can be asked for."""
-        return hasattr(self.module, "last_layer") and (not self.mapped or self.stacked is not None)
+        return hasattr(self.module, "last_layer") and (not self.mapped or self.calls.stacked is not None)
 
     def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
         """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""
@@ -245,12 +232,8 @@ class Population:
         Args: loss(policy, minibatch, coefficients) -> (scalar, dict of scalar metrics), written for one run;
         minibatch: name -> (R, M, ...). Returns the metrics, (R,) each, and `gradient_norm` before clipping.
         """
-        if self.mapped:
-            losses, metrics = self._mapped_loss(loss, minibatch)
-        else:
-            one = {name: tensor[0] for name, tensor in minibatch.items()}
-            loss_one, metrics = loss(self.module, one, {k: v[0] for k, v in self.coefficients.items()})
-            losses, metrics = loss_one.unsqueeze(0), {k: v.detach().unsqueeze(0) for k, v in metrics.items()}
+        minibatch = minibatch | {"observation": self.unpack(minibatch["observation"])}
+        losses, metrics = self.calls.losses(loss, minibatch, self.coefficients)
         if not losses.requires_grad:
             raise ValueError(
                 "the loss has no gradient: it does not depend on the policy's parameters; compute log_prob, entropy or "
@@ -277,25 +260,6 @@ class Population:
                 what = "loss" if not math.isfinite(losses[run].item()) else "gradient"
                 self.freeze(run, f"the {what} is not finite at update {int(self.update_count[run]) + 1}")
         return {**metrics, "gradient_norm": norm}
-
-    def _mapped_loss(self, loss, minibatch):
-        """Losses (R,) and metrics of all runs.
-
-        A stackable policy is evaluated on the minibatch's observations for all runs at once, outside vmap (five times
-        less overhead); inside, calling the policy on exactly these observations gives what was computed.
-        """
-        prepared = () if self.stacked is None else self.stacked(minibatch["observation"])
-
-        def one(parameters, buffers, minibatch, coefficients, prepared):
-            def policy(observation):
-                if prepared and observation is minibatch["observation"]:
-                    return prepared
-                return functional_call(self.module, (parameters, buffers), (observation,))
-
-            return loss(policy, minibatch, coefficients)
-
-        losses, metrics = vmap(one)(self.parameters, self.buffers, minibatch, self.coefficients, prepared)
-        return losses, {name: tensor.detach() for name, tensor in metrics.items()}
 
     def _step(self, allowed: torch.Tensor) -> torch.Tensor:
         """Clip each run's gradient by its norm, let the optimizer update where allowed; norms (R,)."""
@@ -327,7 +291,10 @@ class Population:
         if self.observation_moments is None:
             return
         observation = rollout.by_run(rollout.observation[:-1])
-        flat = observation.flatten(3) if observation.dim() > 3 else observation.unsqueeze(-1)
+        if is_packed(self.observation_space):
+            flat = self.module.dense_input(self.unpack(observation)).float()  # type: ignore[operator]
+        else:
+            flat = observation.flatten(3) if observation.dim() > 3 else observation.unsqueeze(-1)
         self.observation_moments.update(flat, ~self.frozen)
         self.buffers["observation_mean"].copy_(self.observation_moments.mean)
         self.buffers["observation_scale"].copy_(self.observation_moments.scale())
@@ -380,18 +347,6 @@ class Population:
 
 
 _STATE = ("flat", "first_moment", "second_moment", "step_count", "update_count", "iteration", "frozen")
-
-
-def _both(policy, observation):
-    return policy(observation)
-
-
-def _distribution(policy, observation):
-    return (policy.distribution(observation),)
-
-
-def _value(policy, observation):
-    return (policy.value(observation),)
 
 
 def _tensor(module: nn.Module, name: str) -> torch.Tensor:

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch.utils._pytree import tree_map
 
+from ridgeline.kernel import InvalidEnvironment
+from ridgeline.observations import ACTION_MASK, as_dict, is_packed, unpack
 from ridgeline.policies import clip_action
 from ridgeline.population import Population
 from ridgeline.vector import VectorEnv
@@ -226,6 +229,7 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
     columns = 2 + len(env.statistics)
     rollout.episode_row = np.concatenate(episode_row) if episode_row else np.empty(0, np.int64)
     rollout.episode = np.concatenate(episode) if episode else np.empty((0, columns))
+    check_action_masks(env, rollout)
     _freeze_non_finite(rollout, population)
     return rollout
 
@@ -251,11 +255,13 @@ def _fill_next_value(rollout: Rollout, population: Population) -> None:
     rollout.next_value[-1] = population.value(last).flatten(0, 1)
     if rollout.final is not None:
         step, row, run, place, observation = rollout.final
-        rollout.next_value[step, row] = population.value(observation)[run, place]
+        # as many rows at once in every population: a convolution's last bits depend on how many there are
+        values = torch.cat([population.value(part) for part in observation.split(rollout.num_envs, 1)], 1)
+        rollout.next_value[step, row] = values[run, place]
 
 
 def _final_observations(final: list, num_runs: int, num_envs: int) -> FinalObservations | None:
-    """Those of all runs, padded to the run that has most: one prediction for all."""
+    """Those of all runs, padded to a multiple of `num_envs` that holds those of any run."""
     if not final:
         return None
     step = np.concatenate([np.full(len(rows), t) for t, rows, _ in final])
@@ -266,9 +272,27 @@ def _final_observations(final: list, num_runs: int, num_envs: int) -> FinalObser
     counts = np.bincount(run, minlength=num_runs)
     place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     step, row, run = step[order], row[order], run[order]
-    padded = np.zeros((num_runs, counts.max(), *observation.shape[1:]), observation.dtype)
+    most = -(-int(counts.max()) // num_envs) * num_envs
+    padded = np.zeros((num_runs, most, *observation.shape[1:]), observation.dtype)
     padded[run, place] = observation[order]
     return FinalObservations(step, row, run, place, torch.from_numpy(padded))
+
+
+def check_action_masks(env: VectorEnv, rollout: Rollout) -> None:
+    """Raises InvalidEnvironment where an action mask allows nothing, naming the step and the environment row."""
+    if not is_packed(env.observation_space) or ACTION_MASK not in as_dict(env.observation_space):
+        return
+    mask = unpack(env.observation_space, rollout.observation[:-1])[ACTION_MASK]
+    space = env.action_space
+    sizes = space.nvec.tolist() if isinstance(space, spaces.MultiDiscrete) else [mask.shape[-1]]
+    for part in mask.split(sizes, -1):
+        nothing = ~(part != 0).any(-1)
+        if bool(nothing.any()):
+            t, row = nothing.nonzero()[0].tolist()
+            raise InvalidEnvironment(
+                f"{env.name}: the action mask allows nothing at step {t} of the rollout, environment row {row}; allow "
+                "at least one action of each part"
+            )
 
 
 def _freeze_non_finite(rollout: Rollout, population: Population) -> None:

@@ -63,7 +63,8 @@ class Training:
     Args:
         environment: what `environments.make` takes.
         algorithm, estimator: one configuration, or one per run where their coefficients differ.
-        policy: a configuration with `build`, an nn.Module (one run), or a function () -> nn.Module.
+        policy: a name, a configuration with `build`, an nn.Module (one run), or a function () -> nn.Module; "auto" is
+            cnn where the observation has a picture, else mlp.
         total_steps: environment steps of each run, or one number per run; rounded up to whole iterations.
         seed: of the first run; run r has seed + r. Or one seed per run.
         parameters: changes of the environment's parameters.
@@ -76,7 +77,7 @@ class Training:
         environment: str | Path | ModuleType,
         algorithm: Any = "ppo",
         estimator: Any = "gae",
-        policy: Any = "mlp",
+        policy: Any = "auto",
         *,
         total_steps: int | Sequence[int] = 1_000_000,
         num_runs: int | None = None,
@@ -103,7 +104,7 @@ class Training:
         self.estimators = slots.one_per_run("estimator", estimators, count)
         self.environment, self.parameters = environment, dict(parameters or {})
         self.algorithm, self.estimator = self.algorithms[0], self.estimators[0]
-        self.policy = components.find("policy", policy)() if isinstance(policy, str) else policy
+        self.policy = components.find("policy", policy)() if isinstance(policy, str) and policy != "auto" else policy
         self.total_steps, self.iteration, self.steps = max(lengths), 0, 0
         self.steps_per_iteration = self.algorithm.num_envs * self.algorithm.rollout_length
         self.lengths = slots.one_per_run("total_steps", lengths, count)
@@ -140,13 +141,14 @@ class Training:
         num_envs = self.algorithm.num_envs
         env = make(self.environment, num_envs, seeds, parameters=self.parameters)
         self.num_values = slots.num_values(self.estimator, env.action_space)
+        if isinstance(self.policy, str):
+            self.policy = components.find("policy", components.default_policy(env.observation_space))()
 
         def build():
-            if isinstance(self.policy, torch.nn.Module):
-                return self.policy
-            if hasattr(self.policy, "build"):
-                return self.policy.build(env.observation_space, env.action_space, self.num_values)
-            return self.policy()
+            policy: Any = self.policy
+            if hasattr(policy, "build"):
+                return policy.build(env.observation_space, env.action_space, self.num_values)
+            return policy if isinstance(policy, torch.nn.Module) else policy()
 
         if isinstance(self.policy, torch.nn.Module) and self.num_runs > 1:
             raise ValueError("one nn.Module is the policy of one run; for more runs pass a function that makes one")

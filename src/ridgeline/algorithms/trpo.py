@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vjp
+from torch.utils._pytree import tree_map
 
 from ridgeline.rollout import check_minibatches, collect, squared_error, summary
 
@@ -77,6 +78,7 @@ class TRPO:
         # learn
         with population.clock("learn"):
             batch = rollout.everything(estimate)
+            batch["observation"] = population.unpack(batch["observation"])
             names = policy_parameters(population.module, batch)
             steps = [self.policy_step(population, run, names, batch) for run in range(population.num_runs)]
             metrics = {name: torch.tensor([step[name] for step in steps]) for name in STEP_METRICS}
@@ -93,7 +95,7 @@ class TRPO:
         """
         if population.frozen[run]:
             return dict.fromkeys(STEP_METRICS, math.nan)
-        one = {name: tensor[run] for name, tensor in batch.items()}
+        one = tree_map(lambda tensor: tensor[run], batch)
         advantage = one["advantage"].double()
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
@@ -195,7 +197,7 @@ def policy_parameters(policy: nn.Module, batch: Tensors) -> list[str]:
     Raises ValueError where nothing is left for the critic: its training would move the policy beyond the KL bound.
     """
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-    observation, action = batch["observation"][0, :1], batch["action"][0, :1]
+    observation, action = tree_map(lambda tensor: tensor[0, :1], (batch["observation"], batch["action"]))
 
     def reached(number: torch.Tensor) -> list[str]:
         gradients = torch.autograd.grad(number, list(trained.values()), allow_unused=True)
