@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import ridgeline.kernel
 from ridgeline.canvas import Canvas
@@ -23,6 +24,7 @@ from ridgeline.kernel import (
     seed_rows,
     without_autoreset,
 )
+from ridgeline.observations import random_allowed, record_dtype, storage_shape_dtype, unpack
 from ridgeline.vector import EVALUATION, TRAINING, CompiledEnv
 
 FILES = {
@@ -30,6 +32,7 @@ FILES = {
     for file in sorted(Path(ridgeline.kernel.__file__).with_name("envs").glob("*.py"))
     if not file.stem.startswith("_")
 }
+FILES |= {file.stem: file for file in sorted(Path(__file__).with_name("worlds").glob("*.py"))}  # what no other has
 HEADINGS = ["Observation", "Action", "Reward", "Start", "End", "Source", "Differs", "Version"]
 
 pytestmark = pytest.mark.parametrize("name", FILES)
@@ -40,59 +43,135 @@ def definition_of(name: str, compile: bool = True) -> Definition:
     return define(FILES[name], compile=compile)
 
 
-def random_action(name: str, length: int, num_rows: int, seed: int = 0) -> list[np.ndarray]:
-    """Actions of `length` steps; row i's do not depend on the number of rows."""
-    space = definition_of(name).action_space
-    rows = [sample_action(space, np.random.default_rng([seed, row]), length) for row in range(num_rows)]
-    return list(np.stack(rows, axis=1))
+def random_action(name: str, length: int, num_envs: int, seed: int = 0) -> list[np.ndarray]:
+    """Actions of `length` steps; instance i's do not depend on the number of instances."""
+    definition = definition_of(name)
+    shape = (length, definition.num_agents)
+    rows = [
+        sample_action(definition.action_space, np.random.default_rng([seed, row]), length * definition.num_agents)
+        for row in range(num_envs)
+    ]
+    rows = [row.reshape(*shape, *row.shape[1:]) for row in rows]
+    return list(np.concatenate(rows, axis=1))
 
 
 def record(env: CompiledEnv, action: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """Everything that each step gives, and the state after it, copied."""
-    return [[field.copy() for field in env.step(one)] + [env.state.copy()] for one in action]
+    """Everything that each step gives, the state after it, and the valid rows, copied."""
+    steps = []
+    for one in action:
+        *fields, valid = env.step(one)
+        valid = np.ones(env.num_rows, bool) if valid is None else valid.copy()
+        steps.append([*(field.copy() for field in fields), env.state.copy(), valid])
+    return steps
 
 
-def by_hand(definition: Definition, num_rows: int, seed: int, action: list[np.ndarray]) -> list[list[np.ndarray]]:
-    """What `record` must give: written for reading, one row and one step at a time."""
-    reset, step, observe = (plain(getattr(definition.module, name)) for name in ("reset", "step", "observe"))
-    p, limit = definition.parameters, definition.max_episode_steps
-    space = definition.observation_space
-    state = np.zeros(num_rows, definition.state_dtype).view(np.recarray)
+def numbers(definition: Definition, observation: np.ndarray) -> np.ndarray:
+    """Observations as float64 (rows, numbers), whatever their space."""
+    parts = unpack(definition.observation_space, observation)
+    parts = parts.values() if isinstance(parts, dict) else [parts]
+    return np.concatenate([part.reshape(len(observation), -1).astype(np.float64) for part in parts], 1)
+
+
+class ByHand:
+    """One instance, written for reading: the file's functions in plain Python, and lists of what each agent was given.
+
+    An agent's episode is the list of its rewards: None before its first decision, and after its end.
+    """
+
+    def __init__(self, definition: Definition, state):
+        self.definition, self.state, self.p = definition, state, definition.parameters
+        module, form = definition.module, definition.form
+        self.functions = {name: plain(getattr(module, name)) for name in form.functions()}
+        self.agents = range(definition.num_agents)
+        self.begin()
+
+    def begin(self):
+        self.functions["reset"](self.state, self.p)
+        self.rewards, self.decisions, self.age = [None for _ in self.agents], [0 for _ in self.agents], 0
+
+    def see(self, agent: int) -> np.ndarray:
+        """The stored observation of one agent."""
+        space, form = self.definition.observation_space, self.definition.form
+        who = (agent,) if form.several else ()
+        if isinstance(space, spaces.Box):
+            observation = np.zeros(space.shape, space.dtype)
+            self.functions["observe"](self.state, *who, observation, self.p)
+            return observation
+        row = np.zeros(1, record_dtype(space)).view(np.recarray)
+        self.functions["observe"](self.state, *who, row[0].observation if form.part else row[0], self.p)
+        if form.masked:
+            self.functions["action_mask"](self.state, *who, row[0].action_mask, self.p)
+        return np.frombuffer(row.tobytes(), np.uint8)
+
+    def step(self, action: np.ndarray) -> list[tuple]:
+        """Of each agent: reward, terminated, truncated, final observation or None, episode or None, valid."""
+        definition, limit = self.definition, self.definition.max_episode_steps
+        several = definition.form.several
+        valid = [not definition.form.alive or bool(self.functions["alive"](self.state, agent)) for agent in self.agents]
+        reward, ended = np.zeros(len(self.agents)), np.zeros(len(self.agents), bool)
+        if several:
+            over = self.functions["step"](self.state, action, reward, ended, self.p)
+        else:
+            reward[0], over = self.functions["step"](self.state, action[0], self.p)
+        self.age += 1
+        cut = limit is not None and self.age == limit
+        results: list[tuple] = []
+        for agent in self.agents:
+            if valid[agent] and self.rewards[agent] is None:
+                self.rewards[agent] = []
+            if self.rewards[agent] is None:
+                results.append((0.0, False, False, None, None, valid[agent]))
+                continue
+            self.rewards[agent].append(reward[agent])
+            self.decisions[agent] += valid[agent]
+            terminated = bool(ended[agent] or over)
+            final = self.see(agent) if cut and not terminated else None
+            episode = None
+            if terminated or cut:
+                total = 0.0
+                for value in self.rewards[agent]:
+                    total += value
+                fields = [(self.state[field], each) for field, each in definition.statistics.items()]
+                own = [float(value[agent] if each else value) for value, each in fields]
+                episode = [total, self.decisions[agent], *own]
+                self.rewards[agent], self.decisions[agent] = None, 0
+            results.append((reward[agent], terminated, cut, final, episode, valid[agent]))
+        if over or cut:
+            self.begin()
+        return results
+
+    def write_header(self):
+        """What the kernel keeps of the episodes in flight."""
+        totals = [sum(rewards or [], start=0.0) for rewards in self.rewards]
+        if self.definition.form.several:
+            self.state.episode_return[:], self.state.episode_length[:] = totals, self.decisions
+            self.state.playing[:] = [int(rewards is not None) for rewards in self.rewards]
+            self.state.world_length = self.age
+        else:
+            self.state.episode_return, self.state.episode_length = totals[0], self.age
+
+
+def by_hand(definition: Definition, num_envs: int, seed: int, action: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """What `record` must give: one instance, one agent and one step at a time."""
+    shape, dtype = storage_shape_dtype(definition.observation_space)
+    state = np.zeros(num_envs, definition.state_dtype).view(np.recarray)
     seed_rows(state, seed, TRAINING)
-    rewards_so_far: list[list[float]] = [[] for _ in range(num_rows)]
-    for row in range(num_rows):
-        reset(state[row], p)
+    worlds = [ByHand(definition, state[i]) for i in range(num_envs)]
     steps = []
     for one_action in action:
-        observation = np.zeros((num_rows, *space.shape), space.dtype)
-        reward, terminated, truncated = np.zeros(num_rows), np.zeros(num_rows, bool), np.zeros(num_rows, bool)
-        final_row, final, episode_row, episode = [], [], [], []
-        for row in range(num_rows):
-            reward[row], terminated[row] = step(state[row], one_action[row], p)
-            rewards_so_far[row].append(reward[row])
-            truncated[row] = limit is not None and len(rewards_so_far[row]) == limit
-            if truncated[row] and not terminated[row]:
-                followed = np.zeros_like(observation[row])
-                observe(state[row], followed, p)
-                final_row.append(row)
-                final.append(followed)
-            if terminated[row] or truncated[row]:
-                total = 0.0
-                for value in rewards_so_far[row]:
-                    total += value
-                own = [float(state[row][field]) for field in definition.statistics]
-                episode_row.append(row)
-                episode.append([total, len(rewards_so_far[row]), *own])
-                rewards_so_far[row] = []
-                reset(state[row], p)
-            observe(state[row], observation[row], p)
-            state[row].episode_return = sum(rewards_so_far[row], start=0.0)
-            state[row].episode_length = len(rewards_so_far[row])
+        by_world = one_action.reshape(num_envs, definition.num_agents, *one_action.shape[1:])
+        rows = [row for world, own in zip(worlds, by_world, strict=True) for row in world.step(own)]
+        observation = np.stack([world.see(agent) for world in worlds for agent in world.agents])
+        for world in worlds:
+            world.write_header()
+        reward, terminated, truncated, final, episode, valid = zip(*rows, strict=True)
+        final_row = np.array([row for row, one in enumerate(final) if one is not None], np.int64)
+        episode_row = np.array([row for row, one in enumerate(episode) if one is not None], np.int64)
         steps.append([
-            observation, reward, terminated, truncated,
-            np.array(final_row, np.int64), np.array(final, space.dtype).reshape(-1, *space.shape),
-            np.array(episode_row, np.int64), np.array(episode).reshape(-1, 2 + len(definition.statistics)),
-            state.copy(),
+            observation, np.array(reward), np.array(terminated), np.array(truncated),
+            final_row, np.array([final[row] for row in final_row], dtype).reshape(-1, *shape),
+            episode_row, np.array([episode[row] for row in episode_row]).reshape(-1, 2 + len(definition.statistics)),
+            state.copy(), np.array(valid),
         ])  # fmt: skip
     return steps
 
@@ -116,15 +195,16 @@ def test_compiled_is_plain_python_is_a_double_loop(name, limit):
     compiled, uncompiled = definition_of(name), definition_of(name, compile=False)
     if limit != "own":
         compiled, uncompiled = compiled._replace(max_episode_steps=limit), uncompiled._replace(max_episode_steps=limit)
-    num_rows, length = (1, min(compiled.max_episode_steps or 500, 1000) + 5) if limit == "own" else (4, 60)
-    action = random_action(name, length, num_rows)
+    num_envs, length = (1, min(compiled.max_episode_steps or 500, 1000) + 5) if limit == "own" else (4, 60)
+    length = min(length, max(25, 3000 // compiled.num_agents))
+    action = random_action(name, length, num_envs)
     with np.errstate(over="ignore"):  # the generator's arithmetic wraps around
-        expected = by_hand(compiled, num_rows, 5, action)
-    assert_same(record(CompiledEnv(compiled, num_rows, 5), action), expected)
-    assert_same(record(CompiledEnv(uncompiled, num_rows, 5), action), expected)
+        expected = by_hand(compiled, num_envs, 5, action)
+    assert_same(record(CompiledEnv(compiled, num_envs, 5), action), expected)
+    assert_same(record(CompiledEnv(uncompiled, num_envs, 5), action), expected)
     num_terminated, num_final = (sum(step[column].sum() for step in expected) for column in (2, 3))
     if limit == 10:
-        assert num_terminated == num_rows * length or num_final > 0, "no time limit was seen"
+        assert num_terminated == num_envs * length or num_final > 0, "no time limit was seen"
     elif (compiled.max_episode_steps or NO_LIMIT) < length:
         assert num_terminated + num_final > 0, "no end was seen"
 
@@ -134,15 +214,11 @@ def test_final_observation_only_where_truncated_and_not_terminated(name):
     definition = definition_of(name)._replace(max_episode_steps=3)
     unlimited = definition._replace(max_episode_steps=None)
     env, twin = CompiledEnv(definition, 12, 1), CompiledEnv(unlimited, 12, 1)
-    observe = plain(definition.module.observe)
     for action in random_action(name, 9, 12):
         twin.state[:] = env.state
         step, continued = env.step(action), twin.step(action)
         np.testing.assert_array_equal(step.final_row, np.flatnonzero(step.truncated & ~step.terminated))
         for row, final in zip(step.final_row, step.final_observation, strict=True):
-            expected = np.zeros_like(final)
-            observe(twin.state[row], expected, definition.parameters)
-            np.testing.assert_array_equal(final, expected)
             np.testing.assert_array_equal(final, continued.observation[row])
 
 
@@ -150,62 +226,63 @@ def test_without_autoreset_the_last_observation_stays(name):
     """In plain Python for each file, compiled for one: the loops are the same."""
     definition = definition_of(name, compile=name == "cartpole")._replace(max_episode_steps=6)
     env, twin = CompiledEnv(without_autoreset(definition), 3, 1), CompiledEnv(definition, 3, 1)
+    agents = definition.num_agents
     with np.errstate(over="ignore"):
         for action in random_action(name, 14, 3):
             env.state[:] = twin.state
             step, expected = env.step(action), twin.step(action)
             for ours, theirs in zip(step[1:], expected[1:], strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-            going = np.setdiff1d(np.arange(3), expected.episode_row)
+            several = definition.form.several  # whose world ended, not only one agent's episode
+            ended = np.flatnonzero(twin.state.world_length == 0) if several else expected.episode_row
+            rows = (ended[:, None] * agents + np.arange(agents)).ravel()
+            going = np.setdiff1d(np.arange(3 * agents), rows)
             np.testing.assert_array_equal(step.observation[going], expected.observation[going])
             np.testing.assert_array_equal(step.observation[expected.final_row], expected.final_observation)
-            ended = expected.episode_row
-            definition.reset_rows(
-                left := env.state[ended], env.parameters, again := step.observation[ended], 0, len(ended)
-            )
-            np.testing.assert_array_equal(again, expected.observation[ended])
+            left = env.state[ended]
+            np.testing.assert_array_equal(env.begin(left, step.observation[rows]), expected.observation[rows])
             assert_same([[left]], [[twin.state[ended]]])
 
 
 def test_row_does_not_depend_on_the_others(name):
-    """Row i of 3 is row i of 7; rows of seeds 8 and 9 side by side are those of each alone."""
+    """Instance i of 3 is instance i of 7; those of seeds 8 and 9 side by side are those of each alone."""
     definition, action = definition_of(name)._replace(max_episode_steps=20), random_action(name, 60, 7)
+    three, six = 3 * definition.num_agents, 6 * definition.num_agents
     seven = record(CompiledEnv(definition, 7, 8), action)
-    three = record(CompiledEnv(definition, 3, 8), [one[:3] for one in action])
-    both = record(CompiledEnv(definition, 3, [8, 9]), [np.concatenate([one[:3], one[3:6]]) for one in action])
-    nine = record(CompiledEnv(definition, 3, 9), [one[3:6] for one in action])
-    for a, b, c, d in zip(seven, three, both, nine, strict=True):
-        for column in (0, 1, 2, 3, 8):
-            assert (a[column][:3] == b[column]).all()
-            assert (c[column][:3] == b[column]).all()
-            assert (c[column][3:] == d[column]).all()
-        np.testing.assert_array_equal(a[4][a[4] < 3], b[4])
-        np.testing.assert_array_equal(a[5][a[4] < 3], b[5])
-        np.testing.assert_array_equal(a[7][a[6] < 3], b[7])
-        np.testing.assert_array_equal(c[6], np.concatenate([b[6], d[6] + 3]))
+    eight = record(CompiledEnv(definition, 3, 8), [one[:three] for one in action])
+    both = record(CompiledEnv(definition, 3, [8, 9]), [one[:six] for one in action])
+    nine = record(CompiledEnv(definition, 3, 9), [one[three:six] for one in action])
+    for a, b, c, d in zip(seven, eight, both, nine, strict=True):
+        for column in (0, 1, 2, 3, 8, 9):
+            count = 3 if column == 8 else three
+            assert (a[column][:count] == b[column]).all()
+            assert (c[column][:count] == b[column]).all()
+            assert (c[column][count:] == d[column]).all()
+        np.testing.assert_array_equal(a[4][a[4] < three], b[4])
+        np.testing.assert_array_equal(a[5][a[4] < three], b[5])
+        np.testing.assert_array_equal(a[7][a[6] < three], b[7])
+        np.testing.assert_array_equal(c[6], np.concatenate([b[6], d[6] + three]))
 
 
 def test_two_threads_equal_one(name):
-    """The compiled loop over two ranges of rows at once, against all rows in one call."""
+    """The compiled loop over two ranges of instances at once, against all in one call."""
     definition, action = definition_of(name)._replace(max_episode_steps=20), random_action(name, 40, 64)
     one, two = CompiledEnv(definition, 64, 3), CompiledEnv(definition, 64, 3)
+    second = 20 * definition.num_agents  # the first row of the second range
     with ThreadPoolExecutor(2) as pool:
         for one_action in action:
             expected = one.step(one_action)
 
             def half(start, stop, action=one_action):
-                return definition.step_rows(
-                    two.state, action, two.parameters, 20, two.observation, two._reward, two._terminated,
-                    two._truncated, two._final_row, two._final_observation, two._episode_row, two._episode, start, stop,
-                )  # fmt: skip
+                return two.step_range(action, two.observation, start, stop)
 
             counts = list(pool.map(half, (0, 20), (20, 64)))
             np.testing.assert_array_equal(two.observation, expected.observation)
             np.testing.assert_array_equal(two._reward, expected.reward)
-            final_row = np.concatenate([two._final_row[: counts[0][0]], two._final_row[20 : 20 + counts[1][0]]])
-            np.testing.assert_array_equal(final_row, expected.final_row)
-            episode = np.concatenate([two._episode[: counts[0][1]], two._episode[20 : 20 + counts[1][1]]])
-            np.testing.assert_array_equal(episode, expected.episode)
+            rows = [two._final_row[: counts[0][0]], two._final_row[second : second + counts[1][0]]]
+            np.testing.assert_array_equal(np.concatenate(rows), expected.final_row)
+            episode = [two._episode[: counts[0][1]], two._episode[second : second + counts[1][1]]]
+            np.testing.assert_array_equal(np.concatenate(episode), expected.episode)
             assert (two.state == one.state).all()
 
 
@@ -213,14 +290,34 @@ def test_observation_lies_in_the_space(name):
     definition = definition_of(name)
     space = definition.observation_space
     env = CompiledEnv(definition._replace(max_episode_steps=min(definition.max_episode_steps or 300, 300)), 16, 0)
-    assert env.observation.dtype == space.dtype and env.observation.shape == (16, *space.shape)
-    seen = [env.observation.copy()]
+    shape, dtype = storage_shape_dtype(space)
+    assert env.observation.dtype == dtype and env.observation.shape == (env.num_rows, *shape)
+    seen, kept = [env.observation.copy()], max(1, definition.num_agents // 4)  # of many agents one in some
     for action in random_action(name, 600, 16):
         step = env.step(action)
-        seen += [step.observation.copy(), step.final_observation.copy()]
+        seen += [step.observation[::kept].copy(), step.final_observation[::kept].copy()]
     for observation in np.concatenate(seen):
-        assert space.contains(observation), observation
-        assert np.isfinite(observation).all()
+        row = unpack(space, observation)
+        assert space.contains(row), row
+    assert np.isfinite(numbers(definition, np.concatenate(seen))).all()
+
+
+def test_the_mask_always_allows_an_action(name):
+    """Of every row that has something to decide; played by what is allowed."""
+    definition = definition_of(name)
+    if not definition.form.masked:
+        return
+    env, generator = CompiledEnv(definition, 16, 0), np.random.default_rng(0)
+    alive = plain(definition.module.alive) if definition.form.alive else lambda state, agent: True
+    nvec = definition.action_space.nvec if isinstance(definition.action_space, spaces.MultiDiscrete) else []
+    for _ in range(max(30, 1000 // definition.num_agents)):
+        mask = unpack(definition.observation_space, env.observation)["action_mask"]
+        assert np.isin(mask, (0, 1)).all()
+        decides = np.array([alive(state, agent) for state in env.state for agent in range(env.num_agents)])
+        for part in np.split(mask, np.cumsum(nvec)[:-1].astype(int), axis=1):
+            assert part[decides].any(1).all()
+        step = env.step(random_allowed(definition.action_space, mask, generator))
+        assert step.valid is None or (step.valid == decides).all()
 
 
 def test_seed_decides_the_trajectory(name):
@@ -239,16 +336,21 @@ def test_seed_decides_the_trajectory(name):
 
 
 def test_first_observation_after_autoreset_is_distributed_like_the_first(name):
-    """A field that `reset` forgets shows here: starts of later episodes against starts of new instances."""
+    """A field that `reset` forgets shows here: starts of later episodes against starts of new instances.
+
+    Of several agents, the first one's, when its world begins anew; of many, fewer worlds.
+    """
     definition = definition_of(name)
-    env = CompiledEnv(definition._replace(max_episode_steps=150), 1000, 0)
-    first = CompiledEnv(definition, 4000, 1).observation.reshape(4000, -1)
+    count, agents = max(10, 1000 // definition.num_agents), definition.num_agents
+    env = CompiledEnv(definition._replace(max_episode_steps=150), count, 0)
+    first = numbers(definition, CompiledEnv(definition, 4 * count, 1).observation[::agents])
     later = []
-    for action in random_action(name, 300, 1000):
+    for action in random_action(name, 300, count):
         step = env.step(action)
-        later.append(step.observation[step.episode_row].copy())
-    later = np.concatenate(later)[-4000:].reshape(-1, first.shape[1])
-    assert len(later) >= 2000
+        begins = agents * np.flatnonzero(env.state.world_length == 0) if definition.form.several else step.episode_row
+        later.append(step.observation[begins].copy())
+    later = numbers(definition, np.concatenate(later)[-4 * count :])
+    assert len(later) >= 2 * count
     for index in range(first.shape[1]):
         one, other = np.sort(first[:, index]), np.sort(later[:, index])
         where = np.union1d(one, other)
@@ -260,13 +362,16 @@ def test_first_observation_after_autoreset_is_distributed_like_the_first(name):
 
 
 def test_starts_of_neighbouring_rows_are_unrelated(name):
-    env = CompiledEnv(definition_of(name), 4000, 2)
-    assert len(np.unique(env.state.random_state)) == len(np.unique(env.state.random_stream)) == 4000
-    observation = env.observation.reshape(4000, -1).astype(np.float64)
+    definition = definition_of(name)
+    count = max(400, 4000 // definition.num_agents)
+    env = CompiledEnv(definition, count, 2)
+    assert len(np.unique(env.state.random_state)) == len(np.unique(env.state.random_stream)) == count
+    observation = numbers(definition, env.observation[:: definition.num_agents])
     varied = (observation != np.median(observation, 0)).mean(0) > 0.05  # coincidences of rare events are not normal
     for index in np.flatnonzero(varied):
         column = observation[:, index]
-        assert abs(np.corrcoef(column[:-1], column[1:])[0, 1]) < 0.07, f"observation {index}"  # 4.4 standard errors
+        related = abs(np.corrcoef(column[:-1], column[1:])[0, 1])
+        assert related < 4.4 / np.sqrt(count), f"observation {index}"  # standard errors
 
 
 def test_state_dict_continues_exactly(name):

@@ -61,7 +61,7 @@ def test_an_id_that_names_the_module_needs_no_import():
 @pytest.mark.parametrize("name", ridgeline.names())
 def test_gymnasiums_checker(name, monkeypatch):
     """In plain Python, which behaves as the compiled code does (test_envs.py): nothing is to be compiled."""
-    monkeypatch.setattr(ridgeline.gymnasium, "define", lambda path: define(path, compile=False))
+    monkeypatch.setattr(ridgeline.gymnasium, "define", lambda path, parameters: define(path, False, parameters))
     with np.errstate(over="ignore"):
         check_env(gymnasium.make(IDS[name], render_mode="rgb_array").unwrapped)
 

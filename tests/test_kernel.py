@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ridgeline.kernel
-from ridgeline import cache, kernel
+from ridgeline import cache, kernel, state
 from ridgeline.kernel import InvalidEnvironment, define, sample_action
+from ridgeline.sources import local_sources
 from ridgeline.vector import EVALUATION, TRAINING, CompiledEnv
 
 PACKAGE = Path(kernel.__file__).parent
@@ -265,8 +265,8 @@ def test_editing_a_helper_changes_results_at_once(tmp_path, own_cache, monkeypat
     import helper  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    monkeypatch.setattr(kernel, "COMPILE", compile)
-    monkeypatch.setattr(define, "__defaults__", (compile,))
+    monkeypatch.setattr(state, "COMPILE", compile)
+    monkeypatch.setattr(define, "__defaults__", (compile, None))
     try:
         digests = []
         for speed in (1.0, 2.0, 0.5, 1.0):
@@ -287,8 +287,9 @@ def test_helper_of_a_helper_in_a_package_counts(tmp_path):
     (package / "second.py").write_text("SPEED = 1.0\n")
     path = write(tmp_path, LINE, "from tools.first import SPEED\n" + HELPER.replace("SPEED = 1.0\n", ""))
     before = define(path, compile=False).digest
-    assert {file.name for file in ridgeline.kernel.local_sources(path)} == {
-        "line.py", "helper.py", "__init__.py", "first.py", "second.py", "kernel.py"
+    assert {file.name for file in local_sources(path)} == {
+        "line.py", "helper.py", "__init__.py", "first.py", "second.py",
+        "kernel.py", "loops.py", "observations.py", "state.py",
     }  # fmt: skip
     (package / "second.py").write_text("SPEED = 2.0\n")
     assert define(path, compile=False).digest != before

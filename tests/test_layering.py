@@ -14,7 +14,9 @@ PACKAGE = ROOT / "src" / "ridgeline"
 # From the first to the last; `folder/*` are files side by side, which never import each other; a folder whose files do
 # is named file by file.
 ORDER = """
-registration cache sources observations kernel levels envs/* vector gymnasium_rows workers adapters/* environments
+registration cache sources observations
+state loops declarations rehearsal
+kernel levels envs/* vector gymnasium_rows workers adapters/* environments
 canvas
 film gymnasium
 distributions normalize layers

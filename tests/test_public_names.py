@@ -54,7 +54,7 @@ SIGNATURES = {
     kernel.standard_normal: "state",
     kernel.sine_cosine: "x",
     kernel.sample_action: "space, generator, count",
-    kernel.define: f"path, compile={kernel.COMPILE}",
+    kernel.define: f"path, compile={kernel.COMPILE}, parameters=None",
     vector.CompiledEnv: "definition, num_envs, seed=0, purpose=1, parameters=None",
     vector.VectorEnv.step: "self, action, out=None",
     # for authors of algorithms, estimators and policies
@@ -85,7 +85,7 @@ FIELDS = {
     ),
     ridgeline.Run: "policies trained_on parameters notes directory config steps skipped",
     evaluation.Evaluation: "environment greedy seeds episode_returns episode_lengths statistics notes",
-    vector.Step: ("observation reward terminated truncated final_row final_observation episode_row episode"),
+    vector.Step: ("observation reward terminated truncated final_row final_observation episode_row episode valid"),
     rollout.Estimate: "advantage target target_weight metrics",
     rollout.Rollout: (
         "num_runs observation action log_prob value next_value reward terminated truncated episode_row episode "

@@ -235,12 +235,11 @@ def _without(arguments: Sequence[str]) -> list[str]:
 def _parameters(environment: str, arguments: Sequence[str]) -> tuple[type, bool]:
     """(the class of the environment's parameters, whether its values are Python literals): Gymnasium takes anything."""
     from ridgeline.environments import resolve
-    from ridgeline.kernel import NoParameters
-    from ridgeline.sources import load_source
+    from ridgeline.kernel import settings
 
     found = resolve(environment)
     if isinstance(found, Path):
-        return getattr(load_source(found), "Parameters", NoParameters), False
+        return settings(found), False
     prefix = "--environment."
     keys = [argument.partition("=")[0].removeprefix(prefix) for argument in arguments if argument.startswith(prefix)]
     wrong = [key for key in keys if not key.replace("-", "_").isidentifier()]

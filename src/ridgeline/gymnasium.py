@@ -43,10 +43,10 @@ class _Instances:
             raise InvalidEnvironment(f"{environment} is no compiled environment; make it with gymnasium.make")
         if render_mode not in (None, *_RENDER_MODES):
             raise InvalidEnvironment(f"render_mode = {render_mode!r}; use None, {' or '.join(_RENDER_MODES)}")
-        self.definition = define(path)
+        self.definition = define(path, parameters=parameters)
         if max_episode_steps is not None:
             self.definition = self.definition._replace(max_episode_steps=max_episode_steps)
-        self.env = CompiledEnv(without_autoreset(self.definition), num_envs, 0, TRAINING, parameters)
+        self.env = CompiledEnv(without_autoreset(self.definition), num_envs, 0, TRAINING)
         self.ended = np.ones(num_envs, np.bool_)  # each must be reset before it is stepped
         self.began, self.render_mode = False, render_mode
 
@@ -61,7 +61,7 @@ class _Instances:
     def reset(self, rows: np.ndarray) -> np.ndarray:
         """Begin an episode in `rows`; its first observations (n, *O)."""
         state, observation = self.env.state[rows], self.env.observation[rows]
-        self.definition.reset_rows(state, self.env.parameters, observation, 0, len(rows))
+        self.env.begin(state, observation)
         self.env.state[rows] = state
         self.ended[rows], self.began = False, True
         return observation

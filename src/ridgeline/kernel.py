@@ -1,7 +1,8 @@
 """What compiled environments share: state header, random numbers, episode bookkeeping, compilation.
 
 An environment is one Python file that declares a state dtype and three functions for ONE instance:
-`reset(state, p)`, `step(state, action, p) -> (reward, terminated)` and `observe(state, observation, p)`.
+`reset(state, p)`, `step(state, action, p) -> (reward, terminated)` and `observe(state, observation, p)`; or, for a
+world of several agents, `num_agents` and their forms in docs/add_an_environment.md.
 This module turns them into loops over many instances, compiled by Numba and cached on disk.
 
 With the environment variable RIDGELINE_COMPILE=0 the same files run as plain Python, under a debugger.
@@ -12,191 +13,46 @@ hash of every source that they are made of.
 """
 
 import linecache
-import math
-import os
 import re
 import sys
 import traceback
 import types
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
-from gymnasium import spaces
 
 from ridgeline.cache import PREFIX, cache_directory, import_generated
-from ridgeline.sources import InvalidEnvironment, describe, line_of, load_source, local_sources, plain, source_hash
+from ridgeline.declarations import Definition, NoParameters, changed, read, settings_class
+from ridgeline.loops import source
+from ridgeline.rehearsal import rehearse, sample_action
+from ridgeline.sources import SHARED, InvalidEnvironment, load_source, local_sources, plain, source_hash
+from ridgeline.state import (
+    COMPILE,
+    compiled,
+    next_random,
+    random_integer,
+    seed_rows,
+    sine_cosine,
+    standard_normal,
+    state_dtype,
+    uniform,
+    uniform_between,
+)
 
-COMPILE = os.environ.get("RIDGELINE_COMPILE", "1") != "0"
+__all__ = [
+    "COMPILE", "NO_LIMIT", "Definition", "InvalidEnvironment", "NoParameters", "compile_error", "compiled", "define",
+    "is_compile_error", "next_random", "plain", "random_integer", "sample_action", "seed_rows", "settings",
+    "sine_cosine", "standard_normal", "state_dtype", "uniform", "uniform_between", "with_parameters",
+    "without_autoreset",
+]  # fmt: skip
+
 NO_LIMIT = 2**62
 
 
-def compiled(function):
-    """Decorator of an environment's helper functions: compiled by Numba, callable from `reset`, `step`, `observe`."""
-    return numba.njit(nogil=True, error_model="numpy")(function) if COMPILE else function
-
-
-# ------------------------------------------------------------------------------------------------ state and randomness
-
-
-_HEADER = [
-    ("random_state", np.uint64),
-    ("random_stream", np.uint64),
-    ("episode_return", np.float64),
-    ("episode_length", np.int64),
-]
-
-
-def state_dtype(**fields) -> np.dtype:
-    """The structured dtype of one instance: the author's `name=type` fields, then the kernel's header.
-
-    A field is a NumPy scalar type (`np.float64`) or a pair `(type, shape)`. Header: `random_state`, `random_stream`
-    (the instance's own generator), `episode_return` (sum of rewards) and `episode_length` (steps) of the episode in
-    flight.
-    """
-    own = [(name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in fields.items()]
-    # The header comes last: a record whose first fields are those of another one is its subtype for Numba, and the
-    # helpers compiled for the shorter one would be used for both, with a warning.
-    return np.dtype(own + _HEADER, align=True)
-
-
-@compiled
-def next_random(state):
-    """The next 64 random bits of this instance (SplitMix64 with a stream of its own; Steele et al. 2014)."""
-    state.random_state += state.random_stream
-    bits = state.random_state
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
-
-
-@compiled
-def uniform(state):
-    """A float64 in [0, 1), 53 bits."""
-    return np.float64(next_random(state) >> np.uint64(11)) * 1.1102230246251565e-16
-
-
-@compiled
-def uniform_between(state, low, high):
-    """A float64 in [low, high)."""
-    return low + (high - low) * uniform(state)
-
-
-@compiled
-def random_integer(state, count):
-    """An int64 in 0 .. count - 1 (count far below 2**53)."""
-    return np.int64(uniform(state) * count)
-
-
-@compiled
-def standard_normal(state):
-    """A float64 from N(0, 1) (Box and Muller 1958)."""
-    radius = math.sqrt(-2.0 * math.log(1.0 - uniform(state)))
-    return radius * math.cos(6.283185307179586 * uniform(state))
-
-
-@compiled
-def sine_cosine(x):
-    """(sin x, cos x) within 2e-16: without a library call up to 45 degrees, where it is three times as fast.
-
-    The polynomials are those of fdlibm (Sun Microsystems 1993).
-    """
-    if abs(x) > 0.7853981633974483:
-        return math.sin(x), math.cos(x)
-    z = x * x
-    tail = -1.98412698298579493134e-04 + z * (
-        2.75573137070700676789e-06 + z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)
-    )
-    sine = x + z * x * (-1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 + z * tail))
-    tail = 2.48015872894767294178e-05 + z * (
-        -2.75573143513906633035e-07 + z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11)
-    )
-    tail = z * (4.16666666666666019037e-02 + z * (-1.38888888888741095749e-03 + z * tail))
-    return sine, 1.0 - (0.5 * z - z * tail)
-
-
-def seed_rows(state: np.ndarray, seed: int, purpose: int) -> None:
-    """Give row i the random stream of (seed, purpose, i): the same for any number of rows."""
-    words = np.random.SeedSequence([seed, purpose]).generate_state(2 * len(state), np.uint64)
-    state["random_state"] = words[0::2]
-    state["random_stream"] = words[1::2] | np.uint64(1)
-
-
-# --------------------------------------------------------------------------------------------------------- compilation
-
-_LOOPS = '''"""Generated by ridgeline from {origin}: loops over instances; the loader sets reset, step, observe."""
-import numba
-
-compiled = numba.njit(nogil=True, error_model="numpy", cache=True) if {compile} else (lambda function: function)
-
-
-@compiled
-def reset_rows(state, p, observation, start, stop):
-    for i in range(start, stop):
-        instance = state[i]
-        instance.episode_return = 0.0
-        instance.episode_length = 0
-        reset(instance, p)
-        observe(instance, observation[i], p)
-
-
-@compiled
-def step_rows(
-    state, action, p, max_episode_steps, observation, reward, terminated, truncated,
-    final_row, final_observation, episode_row, episode, start, stop,
-):
-    num_final = 0
-    num_episodes = 0
-    for i in range(start, stop):
-        instance = state[i]
-        one_reward, one_terminated = step(instance, action[i], p)
-        instance.episode_return += one_reward
-        instance.episode_length += 1
-        one_truncated = instance.episode_length >= max_episode_steps
-        reward[i] = one_reward
-        terminated[i] = one_terminated
-        truncated[i] = one_truncated
-        if one_terminated or one_truncated:
-            if not one_terminated:
-                final_row[start + num_final] = i
-                observe(instance, final_observation[start + num_final], p)
-                num_final += 1
-            episode_row[start + num_episodes] = i
-            episode[start + num_episodes, 0] = instance.episode_return
-            episode[start + num_episodes, 1] = instance.episode_length
-{statistics}            num_episodes += 1
-            instance.episode_return = 0.0
-            instance.episode_length = 0
-            reset(instance, p)
-        observe(instance, observation[i], p)
-    return num_final, num_episodes
-'''
-
-
-class NoParameters(NamedTuple):
-    """The parameters of an environment that declares none."""
-
-
-class Definition(NamedTuple):
-    """An environment file, checked and compiled: everything that `vector.VectorEnv` needs."""
-
-    name: str
-    path: Path
-    digest: str
-    module: types.ModuleType
-    state_dtype: np.dtype
-    parameters: Any  # a NamedTuple of numbers
-    observation_space: spaces.Box
-    action_space: spaces.Space
-    max_episode_steps: int | None
-    statistics: tuple[str, ...]
-    reset_rows: Any
-    step_rows: Any
-
-
-def define(path: Path, compile: bool = COMPILE) -> Definition:
-    """Load, check and compile the environment file at `path`.
+def define(path: Path, compile: bool = COMPILE, parameters: dict[str, Any] | None = None) -> Definition:
+    """Load, check and compile the environment file at `path`, with changes of its Parameters and Structure.
 
     `compile=False` gives the same loops over the same functions in plain Python: the slow twin.
     Raises InvalidEnvironment with the file, the line and the rule.
@@ -204,28 +60,14 @@ def define(path: Path, compile: bool = COMPILE) -> Definition:
     path = path.resolve()
     digest = source_hash(path)
     module = load_source(path)
-    missing = [n for n in ("State", "observation_space", "action_space", "reset", "step", "observe")
-               if not hasattr(module, n)]  # fmt: skip
-    if missing:
-        raise InvalidEnvironment(
-            f"{path}: {', '.join(missing)} missing. An environment file defines State = state_dtype(...), "
-            "observation_space, action_space, reset(state, p), step(state, action, p) and "
-            "observe(state, observation, p); see docs/add_an_environment.md"
-        )
-    parameters = _default_parameters(module, path)
-    statistics = tuple(getattr(module, "statistics", ()))
-    _check_declarations(module, path, statistics)
-    definition = Definition(
-        path.stem, path, digest, module, module.State, parameters, module.observation_space, module.action_space,
-        getattr(module, "max_episode_steps", None), statistics, None, None,
-    )  # fmt: skip
+    definition = read(module, path, digest, parameters or {})
     loops = _loops(definition, compile)
     return definition._replace(reset_rows=loops.reset_rows, step_rows=loops.step_rows)
 
 
 def without_autoreset(definition: Definition) -> Definition:
-    """The same environment, whose `step_rows` leaves an instance as it is where its episode has ended: `observation`
-    is then the episode's last one, and the instance must be reset before it is stepped again."""
+    """The same environment, whose `step_rows` leaves an instance as it is where its episode (of several agents: its
+    world) has ended: `observation` is then the last one, and the instance must be reset before it is stepped again."""
     compile = hasattr(definition.step_rows, "py_func")
     return definition._replace(step_rows=_loops(definition, compile, autoreset=False).step_rows)
 
@@ -237,42 +79,25 @@ def _stay(state, p):
 def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> types.ModuleType:
     """The module of the environment's loops: generated, or found in the cache."""
     path, module = definition.path, definition.module
-    functions = {name: getattr(module, name) for name in ("reset", "step", "observe")}
+    functions = {name: getattr(module, name) for name in definition.form.functions()}
     if not autoreset:
         functions["reset"] = _stay
-    lines = "".join(
-        f"            episode[start + num_episodes, {2 + j}] = instance.{name}\n"
-        for j, name in enumerate(definition.statistics)
-    )
-    source = _LOOPS.format(origin=path.name, compile=compile, statistics=lines)
+    text = source(definition.form, path.name, compile, definition.statistics)
     if not compile:
         loops = types.ModuleType("ridgeline_plain_loops")
         loops.__dict__.update({name: plain(function) for name, function in functions.items()})
-        exec(source, loops.__dict__)
+        exec(text, loops.__dict__)
         return loops
-    versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__)
+    structure = [(name, getattr(definition.parameters, name)) for name in definition.structure]
+    versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__, structure)
     file = cache_directory() / f"{PREFIX}{versions}{'' if autoreset else '_stay'}.py"
     if not file.exists() and autoreset:
-        _check_behaviour(definition)  # a file that is there has passed
+        rehearse(definition)  # a file that is there has passed
     _name_apart(type(definition.parameters), module)
     wrap = numba.njit(nogil=True, error_model="numpy")
-    return import_generated(file, source, {
+    return import_generated(file, text, {
         name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
     })  # fmt: skip
-
-
-def _default_parameters(module, path):
-    kind: Any = getattr(module, "Parameters", NoParameters)
-    defaults = getattr(kind, "_field_defaults", None)
-    if defaults is None:
-        raise InvalidEnvironment(f"{path}: write class Parameters(NamedTuple), with typing.NamedTuple")
-    for name in kind._fields:
-        if not isinstance(defaults.get(name), int | float):
-            value = repr(defaults[name]) if name in defaults else "missing"
-            raise InvalidEnvironment(
-                f"{path}: the default of Parameters.{name} is {value}; write {name}: float = 1.0, with a number"
-            )
-    return kind()
 
 
 def _name_apart(kind: type, module: types.ModuleType) -> None:
@@ -282,88 +107,22 @@ def _name_apart(kind: type, module: types.ModuleType) -> None:
     whose parameters look alike, the second would lose 0.15 ms in every call.
     """
     if kind is not NoParameters:
+        if kind.__module__ != module.__name__:
+            kind.__module__, kind.__qualname__ = module.__name__, "Parameters"  # found there by pickle
         kind.__name__ = f"Parameters_{module.__name__}"
-        kind.__module__, kind.__qualname__ = module.__name__, "Parameters"  # found there by pickle
 
 
-def _check_declarations(module, path, statistics) -> None:
-    if not isinstance(module.State, np.dtype) or "random_state" not in (module.State.names or ()):
-        raise InvalidEnvironment(f"{path}: State must be made by ridgeline.kernel.state_dtype(name=type, ...)")
-    if not isinstance(module.observation_space, spaces.Box):
-        raise InvalidEnvironment(f"{path}: observation_space must be a gymnasium.spaces.Box")
-    if not isinstance(module.action_space, spaces.Discrete | spaces.MultiDiscrete | spaces.Box):
-        raise InvalidEnvironment(f"{path}: action_space must be a Discrete, MultiDiscrete or Box of gymnasium.spaces")
-    if isinstance(module.action_space, spaces.Discrete) and module.action_space.start != 0:
-        raise InvalidEnvironment(f"{path}: a Discrete action_space must start at 0")
-    for name in statistics:
-        if name not in module.State.names:
-            raise InvalidEnvironment(f"{path}: statistics names {name!r}, which is no field of State")
-    limit = getattr(module, "max_episode_steps", None)
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InvalidEnvironment(f"{path}: max_episode_steps = {limit!r} must be a positive whole number or None")
-    for name, rule in (("reset", "state, p"), ("step", "state, action, p"), ("observe", "state, observation, p")):
-        function = getattr(getattr(module, name), "py_func", getattr(module, name))
-        if not isinstance(function, types.FunctionType):
-            raise InvalidEnvironment(f"{path}: {name} is {function!r}; write def {name}({rule}):")
-        if function.__code__.co_argcount != rule.count(",") + 1:
-            raise InvalidEnvironment(f"{path}:{line_of(function)}: {name} must take ({rule})")
+def with_parameters(definition: Definition, changes: dict[str, Any]) -> Definition:
+    """The definition with some of its parameters changed; where one is of the structure, it is made anew."""
+    parameters = changed(definition.parameters, definition.name, changes)
+    if all(getattr(parameters, name) == getattr(definition.parameters, name) for name in definition.structure):
+        return definition._replace(parameters=parameters)
+    return define(definition.path, hasattr(definition.step_rows, "py_func"), parameters._asdict())
 
 
-def _check_behaviour(definition: Definition) -> None:
-    """Run one instance in plain Python, where an index out of range is an error and not a corrupted memory."""
-    path, space, module = definition.path, definition.observation_space, definition.module
-    reset, step, observe = plain(module.reset), plain(module.step), plain(module.observe)
-    state = np.zeros(1, definition.state_dtype).view(np.recarray)
-    seed_rows(state, 0, 0)
-    observation = np.full(space.shape, np.nan, space.dtype) if space.dtype.kind == "f" else np.zeros_like(space.low)
-    with np.errstate(all="ignore"):
-        try:
-            reset(state[0], definition.parameters)
-            for action in sample_action(definition.action_space, np.random.default_rng(0), 64):
-                observe(state[0], observation, definition.parameters)
-                if not np.isfinite(observation).all():
-                    bad = np.argwhere(~np.isfinite(observation))[0].tolist()
-                    raise InvalidEnvironment(
-                        f"{path}:{line_of(module.observe)}: observe left NaN or infinity in observation{bad}; it must "
-                        f"write all {space.shape} numbers of observation_space"
-                    )
-                result = step(state[0], action, definition.parameters)
-                if not _is_step_result(result):
-                    raise InvalidEnvironment(
-                        f"{path}:{line_of(module.step)}: step returned {result!r}; "
-                        "return (reward, terminated): a finite number, and True or False"
-                    )
-                if result[1]:
-                    reset(state[0], definition.parameters)
-        except InvalidEnvironment:
-            raise
-        except Exception as error:
-            fields = list(definition.state_dtype.names or ())[: -len(_HEADER)]
-            raise InvalidEnvironment(
-                f"{describe(error, path)}\n    State has the fields {', '.join(fields) or '(none)'}; Parameters "
-                f"{', '.join(definition.parameters._fields) or '(none)'}; observation the shape {space.shape}"
-            ) from error
-
-
-def _is_step_result(result) -> bool:
-    if not isinstance(result, tuple) or len(result) != 2:
-        return False
-    reward, terminated = result
-    if not isinstance(reward, int | float | np.number) or not isinstance(terminated, bool | np.bool):
-        return False
-    return math.isfinite(reward)
-
-
-def sample_action(space: spaces.Space, generator: np.random.Generator, count: int) -> np.ndarray:
-    """`count` uniformly random actions: int64 (count,) or (count, A), or float32 (count, A) within the bounds."""
-    if isinstance(space, spaces.Discrete):
-        return generator.integers(0, space.n, count)
-    if isinstance(space, spaces.MultiDiscrete):
-        return generator.integers(0, space.nvec, (count, *space.shape))
-    assert isinstance(space, spaces.Box)
-    low = np.where(np.isfinite(space.low), space.low, np.where(np.isfinite(space.high), space.high - 2.0, -1.0))
-    high = np.where(np.isfinite(space.high), space.high, low + 2.0)
-    return generator.uniform(low, high, (count, *space.shape)).astype(np.float32)
+def settings(path: Path) -> type:
+    """The class of the numbers that can be changed of the environment file at `path`, a NamedTuple with defaults."""
+    return settings_class(load_source(path), path)
 
 
 def is_compile_error(error: Exception) -> bool:
@@ -375,7 +134,7 @@ def is_compile_error(error: Exception) -> bool:
 def compile_error(error: Exception, path: Path) -> InvalidEnvironment:
     """What Numba says of a user's function, cut down to the file, the line and the reason."""
     text = str(error)
-    sources = set(local_sources(path)) - {Path(__file__).resolve()}
+    sources = set(local_sources(path)) - set(SHARED)
     lines = [(Path(file).resolve(), int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', text)]
     own = [(file, line) for file, line in lines if file in sources]
     if isinstance(error, KeyError):  # all that Numba says of a field that is not there
@@ -386,7 +145,7 @@ def compile_error(error: Exception, path: Path) -> InvalidEnvironment:
             for line, code in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
             if name.search(code)
         ]
-        text = f"State has no field {error}"
+        text = f"{'observation' if own and _writes_part(own[0], name) else 'State'} has no field {error}"
     place = f"{own[0][0]}:{own[0][1]}" if own else str(path)
     code = f"\n    {linecache.getline(str(own[0][0]), own[0][1]).strip()}" if own else ""
     skipped = ("Failed in", "During", "File", "-", "def ", "^", "This error", "Overload")
@@ -397,3 +156,7 @@ def compile_error(error: Exception, path: Path) -> InvalidEnvironment:
         "    Use numbers, arrays, math and NumPy functions, and helpers decorated with @ridgeline.kernel.compiled; "
         "RIDGELINE_COMPILE=0 runs the file as plain Python"
     )
+
+
+def _writes_part(place: tuple[Path, int], name: re.Pattern) -> bool:
+    return bool(re.search(r"observation" + name.pattern, linecache.getline(str(place[0]), place[1])))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parent
-_KERNEL = _PACKAGE / "kernel.py"
+SHARED = tuple(_PACKAGE / f"{name}.py" for name in ("kernel", "loops", "observations", "state"))  # of every environment
 
 
 class InvalidEnvironment(ValueError):
@@ -40,10 +40,10 @@ def _library_roots() -> list[Path]:
 def local_sources(path: Path) -> list[Path]:
     """The file at `path` and every source that it imports, directly or not, that is not a library; sorted.
 
-    Of ridgeline itself `kernel.py` always counts, and what else is imported by name, such as `levels.py`.
+    Of ridgeline itself SHARED always counts, and what else is imported by name, such as `levels.py`.
     """
     path = path.resolve()
-    found: set[Path] = {_KERNEL}
+    found: set[Path] = set(SHARED)
     pending = [path]
     while pending:
         file = pending.pop()

@@ -1,18 +1,27 @@
 """Many instances of one environment, stepped together.
 
-A `VectorEnv` has R x N rows: `num_envs` instances for each of R seeds, run-major (row r * N + n: instance n of run r).
-Stepping resets a row in the same step in which its episode ends (same-step autoreset), so every row of every step is a
-true transition. The last observation of a truncated episode comes beside, for those rows only.
+A `VectorEnv` has R x N x G rows: of `num_envs` instances for each of R seeds, `num_agents` agents; run-major, then by
+instance, then by agent (row (r * N + n) * G + g). Stepping resets a row in the same step in which its episode ends
+(same-step autoreset). The last observation of a truncated episode comes beside, for those rows only. Where an agent may
+be dead, or it is another one's turn, `Step.valid` says which rows were true transitions.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import NO_LIMIT, Definition, InvalidEnvironment, compile_error, is_compile_error, seed_rows
+from ridgeline.kernel import (
+    NO_LIMIT,
+    Definition,
+    InvalidEnvironment,
+    compile_error,
+    is_compile_error,
+    seed_rows,
+    with_parameters,
+)
+from ridgeline.observations import is_packed, record_dtype, storage_shape_dtype
 
 TRAINING, EVALUATION = 1, 2  # purposes of random streams: evaluation never sees training's episodes
 
@@ -28,21 +37,24 @@ class Step(NamedTuple):
     final_observation: np.ndarray  # (F, *O): what followed, before the reset
     episode_row: np.ndarray  # (E,) int64: rows whose episode ended, ascending
     episode: np.ndarray  # (E, 2 + S) float64: return, length, the environment's own statistics
+    valid: np.ndarray | None = None  # (B,) bool: this was a transition of the row; None: of every row
 
 
 class VectorEnv:
     """The contract of every environment, compiled or adapted.
 
-    name, seeds (one per run), num_envs (instances per run), num_rows (R x N), observation_space and action_space (of
-    one instance), statistics (names of the columns after return and length), max_episode_steps (None: unlimited),
-    observation (B, *O): the current one. `digest` identifies the source, for exact resume.
+    name, seeds (one per run), num_envs (instances per run), num_agents (of each instance), rows_per_run (N x G),
+    num_rows (R x N x G), observation_space and action_space (of one row), statistics (names of the columns after return
+    and length), max_episode_steps (None: unlimited), observation (B, *O): the current one, packed where the space is a
+    Dict (`observations`). `digest` identifies the source, for exact resume.
     """
 
     name: str
     digest: str
     seeds: tuple[int, ...]
     num_envs: int
-    observation_space: spaces.Box
+    num_agents = 1
+    observation_space: Any  # a Box, or a flat Dict of Box, Discrete, MultiDiscrete and MultiBinary
     action_space: spaces.Space
     max_episode_steps: int | None
     statistics: tuple[str, ...]
@@ -52,7 +64,11 @@ class VectorEnv:
 
     @property
     def num_rows(self) -> int:
-        return len(self.seeds) * self.num_envs
+        return len(self.seeds) * self.rows_per_run
+
+    @property
+    def rows_per_run(self) -> int:
+        return self.num_envs * self.num_agents
 
     def step(self, action: np.ndarray, out: np.ndarray | None = None) -> Step:
         """Advance every row by its action; the next observation is written into `out` where given."""
@@ -70,7 +86,7 @@ class VectorEnv:
         raise NotImplementedError
 
     def draw(self, row: int, canvas: Any) -> bool:
-        """Draw one row on a `canvas.Canvas`; False where the environment has no picture."""
+        """Draw the world of one row on a `canvas.Canvas`; False where the environment has no picture."""
         return False
 
     def close(self) -> None:
@@ -102,31 +118,50 @@ class CompiledEnv(VectorEnv):
         if not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs = {num_envs!r}; use a whole number from 1")
         self._alone = lambda seed: CompiledEnv(definition, num_envs, seed, purpose, parameters)
-        self.definition = definition
+        self.definition = definition = with_parameters(definition, parameters or {})
         self.name, self.digest = definition.name, definition.digest
-        self.seeds, self.num_envs = as_seeds(seed), num_envs
+        self.seeds, self.num_envs, self.num_agents = as_seeds(seed), num_envs, definition.num_agents
         self.observation_space, self.action_space = definition.observation_space, definition.action_space
-        self.max_episode_steps, self.statistics = definition.max_episode_steps, definition.statistics
+        self.max_episode_steps, self.statistics = definition.max_episode_steps, tuple(definition.statistics)
         self.frames_per_second = getattr(definition.module, "frames_per_second", self.frames_per_second)
-        self.parameters = _replace_parameters(definition, parameters or {})
+        self.parameters = definition.parameters
 
-        rows = self.num_rows
-        shape = (rows, *self.observation_space.shape)
-        self.state = np.zeros(rows, definition.state_dtype).view(np.recarray)
+        rows, instances = self.num_rows, len(self.seeds) * num_envs
+        shape, dtype = storage_shape_dtype(self.observation_space)
+        self.state = np.zeros(instances, definition.state_dtype).view(np.recarray)
         for run, one_seed in enumerate(self.seeds):
             seed_rows(self.state[run * num_envs : (run + 1) * num_envs], one_seed, purpose)
-        self.observation = np.zeros(shape, self.observation_space.dtype)
+        self.observation = np.zeros((rows, *shape), dtype)
         self._own_observation = self.observation
+        self._record = record_dtype(self.observation_space) if is_packed(self.observation_space) else None
+        self._final_observation = np.zeros((rows, *shape), dtype)
         self._reward = np.zeros(rows)
-        self._terminated = np.zeros(rows, np.bool_)
-        self._truncated = np.zeros(rows, np.bool_)
-        self._final_row = np.zeros(rows, np.int64)
-        self._final_observation = np.zeros(shape, self.observation_space.dtype)
-        self._episode_row = np.zeros(rows, np.int64)
+        self._terminated, self._truncated = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+        self._valid = np.zeros(rows, np.bool_)
+        self._final_row, self._episode_row = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         self._episode = np.zeros((rows, 2 + len(self.statistics)))
         self._limit = self.max_episode_steps or NO_LIMIT
-        self._action_shape = (rows, *(self.action_space.shape or ()))
-        self._call(definition.reset_rows, self.state, self.parameters, self.observation, 0, rows)
+        own_shape = self.action_space.shape or ()
+        self._action_shape = (rows, *own_shape)
+        self._world_action_shape = (instances, self.num_agents, *own_shape) if definition.form.several else None
+        self._tells_valid = definition.form.alive
+        self._outcome = (
+            self._reward, self._terminated, self._truncated, *([self._valid] if definition.form.several else []),
+            self._final_row, self._as_written(self._final_observation), self._episode_row, self._episode,
+        )  # fmt: skip
+        self.begin(self.state, self.observation)
+
+    def begin(self, state: np.ndarray, observation: np.ndarray) -> np.ndarray:
+        """Reset the instances of `state`, and write their first observations into their rows, which it returns."""
+        view = self._as_written(observation)
+        self._call(self.definition.reset_rows, state, self.parameters, view, 0, len(state))
+        return observation
+
+    def _as_written(self, observation: np.ndarray) -> np.ndarray:
+        """What `observe` writes to: the rows themselves, or records of their parts."""
+        if self._record is None:
+            return observation
+        return observation.view(self._record)[:, 0].view(np.recarray)
 
     def _call(self, function, *arguments):
         if hasattr(function, "py_func"):
@@ -149,16 +184,24 @@ class CompiledEnv(VectorEnv):
                 f"out is {observation.dtype} {observation.shape}; give {self._own_observation.dtype} "
                 f"{self._own_observation.shape}"
             )
-        num_final, num_episodes = self._call(
-            self.definition.step_rows, self.state, action, self.parameters, self._limit, observation, self._reward,
-            self._terminated, self._truncated, self._final_row, self._final_observation, self._episode_row,
-            self._episode, 0, self.num_rows,
-        )  # fmt: skip
+        num_final, num_episodes = self.step_range(action, observation, 0, len(self.state))
         self.observation = observation
         return Step(
             observation, self._reward, self._terminated, self._truncated,
             self._final_row[:num_final], self._final_observation[:num_final],
             self._episode_row[:num_episodes], self._episode[:num_episodes],
+            self._valid if self._tells_valid else None,
+        )  # fmt: skip
+
+    def step_range(self, action: np.ndarray, observation: np.ndarray, start: int, stop: int) -> tuple[int, int]:
+        """Step instances `start` to `stop` alone; returns how many rows have a final observation, and an episode."""
+        if self._record is not None:
+            observation = self._as_written(observation)
+        if self._world_action_shape is not None:
+            action = action.reshape(self._world_action_shape)
+        return self._call(
+            self.definition.step_rows, self.state, action, self.parameters, self._limit, observation, *self._outcome,
+            start, stop,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -184,22 +227,5 @@ class CompiledEnv(VectorEnv):
     def draw(self, row: int, canvas: Any) -> bool:
         if not hasattr(self.definition.module, "draw"):
             return False
-        self.definition.module.draw(self.state[row], canvas)
+        self.definition.module.draw(self.state[row // self.num_agents], canvas)
         return True
-
-
-def _replace_parameters(definition: Definition, changes: dict[str, float]):
-    """The environment's parameters with `changes`, each in the type of its default."""
-    defaults = definition.parameters._asdict()
-    converted = {}
-    for name, value in changes.items():
-        if name not in defaults:
-            raise InvalidEnvironment(
-                f"{definition.name} has no parameter {name!r}; it has: {', '.join(defaults) or 'none'}"
-            )
-        kind = type(defaults[name])
-        if not isinstance(value, int | float | np.number) or not math.isfinite(value) or kind(value) != value:
-            rule = {int: "a whole number", bool: "True or False"}.get(kind, "a finite number")
-            raise InvalidEnvironment(f"{definition.name}: {name} = {value!r}; use {rule}")
-        converted[name] = kind(value)
-    return definition.parameters._replace(**converted)
