@@ -322,3 +322,26 @@ def sensitivity(scores: np.ndarray) -> float:
     """
     means = np.asarray(scores, float).mean(1)
     return float(means.max(0).mean() - means.mean(1).max())
+
+
+def importance(values: np.ndarray, score: np.ndarray, parts: int = 4) -> float:
+    """The share of the variance of `score` (N,) between groups of equal, or similar, `values` (N,) of a setting.
+
+        1 - (variance within groups / (N - k)) / (variance / (N - 1)),   k groups: at most `parts`, of quantiles
+
+    The correlation ratio, corrected for the groups that chance makes (epsilon squared, Kelley 1935); below 0 it is 0.
+    It sees any shape of dependence on one setting, and none of what settings do together. NaN where nothing varies.
+    """
+    values, score = np.asarray(values, float), np.asarray(score, float)
+    usable = np.isfinite(values) & np.isfinite(score)
+    values, score = values[usable], score[usable]
+    distinct = np.unique(values)
+    if len(distinct) < 2 or not score.std() > 0:
+        return math.nan
+    edges = distinct[1:] if len(distinct) <= parts else np.unique(np.quantile(values, np.arange(1, parts) / parts))
+    group = np.searchsorted(edges, values, "right")
+    names = np.unique(group)
+    if len(score) <= len(names):
+        return math.nan
+    within = sum(float(((score[group == name] - score[group == name].mean()) ** 2).sum()) for name in names)
+    return max(0.0, 1 - within / (len(score) - len(names)) / float(score.var(ddof=1)))
