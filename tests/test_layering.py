@@ -28,7 +28,8 @@ sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots
 training run_directory session evaluation meter view statistics bench reproduce
-comparison_spec comparison_runs comparison compare_command
+stopping comparison_spec comparison_runs comparison compare_command
+report_sections report_runs report_comparison report_sweep report board
 gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")

@@ -1,4 +1,4 @@
-"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud | compare`.
+"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud | compare | report | board`.
 
 What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
@@ -8,9 +8,7 @@ import ast
 import json
 import os
 import re
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ STARTED = time.perf_counter()
 
 from ridgeline import options  # noqa: E402  (the clock starts first)
 from ridgeline.arguments import Parsed, UsageError, did_you_mean, parse  # noqa: E402
+from ridgeline.stopping import Stop  # noqa: E402
 
 HELP = """usage: ridgeline COMMAND ...
 
@@ -36,12 +35,12 @@ Train policies by policy gradients, many runs side by side.
   reproduce FIGURE          a textbook's figure, computed anew: random-walk, short-corridor
   cloud ENV                 the gradients of each estimator against the true one, for a fixed policy
   compare SPEC.toml         arms on environments, with fresh seeds, intervals and a verdict
+  report DIR                one HTML file of a run, a sweep, a comparison or a folder of runs
+  board DIR                 the same live, in a browser on this machine
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
 RESUMABLE = {"resume", "steps", "until", "minutes", "threads", "json", "quiet", "algorithm", "estimator", "policy"}
-
-REASONS = {signal.SIGINT: "interrupt", signal.SIGTERM: "terminate"}
 
 
 # ---------------------------------------------------------------------------------------------------------------- train
@@ -139,38 +138,6 @@ def _claim(out: str | None, environment: str, algorithm: str) -> Path:
         except OSError as error:
             raise UsageError(f"{directory}: cannot be made: {error.strerror}; choose another --out") from None
     raise UsageError(f"{base} and 999 more exist; choose another --out")
-
-
-class Stop:
-    """Ctrl+C and SIGTERM while training: the first asks to stop after this iteration, a second exits at once."""
-
-    def __init__(self, view: Any):
-        self.view = view
-        self.number = 0
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():  # Python's rule; elsewhere nothing is caught
-            self._before = {number: signal.signal(number, self._handle) for number in REASONS}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __call__(self) -> str | None:
-        return REASONS.get(signal.Signals(self.number)) if self.number else None
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + self.number
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.number:
-            self.view.abandon()
-            os._exit(128 + number)  # threads and compiled loops would otherwise finish their iteration first
-        self.number = number
-        self.view.stopping("stopping after this iteration, then saving; Ctrl+C again exits at once")
 
 
 # -------------------------------------------------------------------------------------------------- evaluate and watch
@@ -325,20 +292,33 @@ def compare(arguments: Sequence[str]) -> int:
     asked = parse(options.Compare, arguments, "ridgeline compare").options
     from ridgeline import compare_command
 
-    view = compare_command.Progress(sys.stderr if asked.json else sys.stdout, asked.quiet)
-    stop = Stop(view)
-    try:
-        with stop:
-            document = compare_command.compare(asked.spec, asked.out, asked.threads, asked.minutes, view, stop)
-    except compare_command.Interrupted as interruption:
-        view.close()
-        print(f"ridgeline: stopped ({interruption}); the same command goes on from here", file=sys.stderr)
-        return stop.exit_code if stop.number else 0
-    view.close()
-    for line in compare_command.lines(document):
-        print(line, file=sys.stderr if asked.json else sys.stdout)
-    if asked.json:
+    document, code = compare_command.command(asked)
+    if asked.json and document is not None:
         print_json(document)
+    return code
+
+
+def report(arguments: Sequence[str]) -> int:
+    asked = parse(options.Report, arguments, "ridgeline report").options
+    from ridgeline import report
+
+    path = report.write(asked.directory, asked.out)
+    print(f"The report is {path}")
+    if asked.json:
+        print_json({"directory": asked.directory, "report": str(path)})
+    return 0
+
+
+def board(arguments: Sequence[str]) -> int:
+    asked = parse(options.Board, arguments, "ridgeline board").options
+    from ridgeline import board
+
+    server = board.serve(asked.directory, asked.port)
+    print(f"http://{board.ADDRESS}:{server.server_port}/ shows {asked.directory}; Ctrl+C ends it", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
     return 0
 
 
@@ -368,6 +348,8 @@ COMMANDS = {
     "reproduce": reproduce,
     "cloud": cloud,
     "compare": compare,
+    "report": report,
+    "board": board,
 }
 
 

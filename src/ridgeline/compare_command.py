@@ -1,5 +1,6 @@
 """`ridgeline compare`: the work in sight while it goes on, and the tables that come of it."""
 
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -9,8 +10,8 @@ from ridgeline.comparison import Comparison, run
 from ridgeline.comparison_runs import Interrupted, Population, Runner
 from ridgeline.comparison_spec import Spec, SpecError, read
 from ridgeline.session import View
+from ridgeline.stopping import Stop
 
-__all__ = ["Interrupted", "Progress", "compare", "lines"]
 LINE_SECONDS, DRAW_SECONDS = 10.0, 0.2
 AGGREGATES = {"iqm": "IQM", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
 
@@ -87,6 +88,24 @@ def _duration(seconds: float) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- command
+
+
+def command(asked: Any) -> tuple[dict[str, Any] | None, int]:
+    """What `ridgeline compare` does: (the result, None where it was stopped; the exit code)."""
+    stream = sys.stderr if asked.json else sys.stdout
+    view = Progress(stream, asked.quiet)
+    stop = Stop(view)
+    try:
+        with stop:
+            document = compare(asked.spec, asked.out, asked.threads, asked.minutes, view, stop)
+    except Interrupted as interruption:
+        print(f"ridgeline: stopped ({interruption}); the same command goes on from here", file=sys.stderr)
+        return None, stop.exit_code if stop.number else 0
+    finally:
+        view.close()
+    for line in lines(document):
+        print(line, file=stream)
+    return document, 0
 
 
 def compare(path: str, out: str | None, threads: int | None, minutes: float | None, view: Progress, stop: Any) -> dict:

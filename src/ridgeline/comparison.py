@@ -20,6 +20,7 @@ import numpy as np
 from ridgeline import checkpoint, components, statistics
 from ridgeline.comparison_runs import POINTS, Cell, Records, Runner, digests, random_play
 from ridgeline.comparison_spec import Arm, Spec, SpecError, Task
+from ridgeline.run_directory import fields_of, train_commands
 
 FORMAT = 1
 BAND_SAMPLES = 500  # of the bands of curves and profiles, which are many
@@ -303,23 +304,9 @@ def _notes(comparison: Comparison, scores: dict[str, np.ndarray]) -> list[str]:
 
 def command(task: Task, made: dict[str, Any], seeds: tuple[int, ...]) -> str:
     """The `ridgeline train` that makes the same runs."""
-    words = ["ridgeline train", task.environment]
-    for kind, one in made.items():
-        name = components.name_of(one)
-        words += [] if name == {"algorithm": "ppo", "estimator": "gae", "policy": "mlp"}[kind] else [f"--{kind}", name]
-    words += ["--runs", str(len(seeds)), "--seed", str(seeds[0]), "--steps", str(task.steps)]
-    for one in made.values():
-        for name, value in vars(one).items():
-            if value != getattr(type(one), name, None):
-                words += _flag(name.replace("_", "-"), value)
-    words += [word for name, value in task.parameters.items() for word in _flag(f"environment.{name}", value)]
-    return " ".join(words)
-
-
-def _flag(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", " ".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    config = {"environment": task.environment, "parameters": task.parameters, "seeds": seeds, "total_steps": task.steps}
+    kinds = {kind: {"name": components.name_of(one), "fields": fields_of(one)} for kind, one in made.items()}
+    return train_commands(config | kinds)[0]
 
 
 def read_result(directory: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ridgeline.environments import make
 from ridgeline.evaluation import evaluate
 from ridgeline.kernel import sample_action
 from ridgeline.metrics import read_lines
+from ridgeline.run_directory import fields_of
 from ridgeline.session import View, train
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.records import OVER, Run, Trial
@@ -60,7 +61,7 @@ class Cell:
     @property
     def identity(self) -> list[Any]:
         """All that the result depends on, as JSON."""
-        parts = [[kind, components.name_of(one), _fields(one)] for kind, one in self.made.items()]
+        parts = [[kind, components.name_of(one), fields_of(one)] for kind, one in self.made.items()]
         return [self.task.environment, self.digest, self.task.parameters, parts, self.task.steps]
 
     @property
@@ -75,15 +76,14 @@ class Cell:
     def mates(self) -> str:
         """Equal for runs that one population can hold: they differ in seeds and floating-point settings only."""
         shapes = [
-            (components.name_of(one), {name: value for name, value in _fields(one).items() if not _is_float(one, name)})
+            (
+                components.name_of(one),
+                {name: value for name, value in fields_of(one).items() if not _is_float(one, name)},
+            )
             for kind, one in self.made.items()
             if kind != "policy"
         ]
         return _hash([self.identity[:3], shapes, repr(self.made["policy"]), self.task.steps])
-
-
-def _fields(configuration: Any) -> dict[str, Any]:
-    return {field.name: getattr(configuration, field.name) for field in dataclasses.fields(configuration)}
 
 
 def _is_float(configuration: Any, name: str) -> bool:
@@ -293,7 +293,7 @@ def _record(population: Population, directory: Path, result: Any, failure: str, 
                 "environment": cell.task.name,
                 "seed": cell.seed,
                 "kind": cell.kind,
-                "settings": {kind: _fields(one) for kind, one in cell.made.items()},
+                "settings": {kind: fields_of(one) for kind, one in cell.made.items()},
                 "components": {kind: components.name_of(one) for kind, one in cell.made.items()},
                 "steps": cell.task.steps,
                 "failure": failures.get(place),

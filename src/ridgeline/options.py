@@ -223,3 +223,25 @@ class List:
 
     json: Flag = False
     """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write one HTML file of a run, a sweep, a comparison, or a folder of runs; it opens without a network."""
+
+    directory: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """The directory."""
+    out: Annotated[str | None, _optional("FILE")] = None
+    """The file; report.html in the directory if not given."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """Show the same pages live, of everything below a directory, from a server that only this machine can reach."""
+
+    directory: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = "runs"
+    """A folder of runs, sweeps and comparisons."""
+    port: int = 7070
+    """Where it listens on 127.0.0.1; 0 takes any that is free."""

@@ -99,13 +99,14 @@ def _environment_name(environment: str | Path | ModuleType) -> str:
 
 def _describe(configurations: list[Any]) -> dict[str, Any]:
     """{"name", "fields"}: one dict of fields, or one per run where they differ."""
-    described = [_encoded(_fields(one)) for one in configurations]
+    described = [fields_of(one) for one in configurations]
     same = all(fields == described[0] for fields in described)
     return {"name": components.name_of(configurations[0]), "fields": described[0] if same else described}
 
 
-def _fields(configuration: Any) -> dict[str, Any]:
-    return dataclasses.asdict(configuration) if dataclasses.is_dataclass(configuration) else {}  # type: ignore[arg-type]
+def fields_of(configuration: Any) -> dict[str, Any]:
+    """The settings of a configuration as JSON knows them; none of what is no dataclass."""
+    return _encoded(dataclasses.asdict(configuration)) if dataclasses.is_dataclass(configuration) else {}  # type: ignore
 
 
 def _encoded(value: Any) -> Any:
@@ -140,6 +141,42 @@ def read_config(directory: Path) -> dict[str, Any]:
     if damaged:
         raise RunError(f"{path} was altered: {', '.join(damaged)} is missing or of another type")
     return config
+
+
+def train_commands(config: dict[str, Any]) -> list[str]:
+    """The `ridgeline train` that make the same runs again: one for all runs of one setting whose seeds follow on."""
+    groups: list[tuple[dict[str, Any], list[int]]] = []
+    for run, seed in enumerate(config["seeds"]):
+        own = {}
+        for kind in COMPONENTS:
+            fields = config[kind]["fields"]
+            own[kind] = {"name": config[kind]["name"], "fields": fields[run] if isinstance(fields, list) else fields}
+        if groups and groups[-1][0] == own and groups[-1][1][-1] == seed - 1:
+            groups[-1][1].append(seed)
+        else:
+            groups.append((own, [seed]))
+    return [_train_command(config, kinds, seeds) for kinds, seeds in groups]
+
+
+def _train_command(config: dict[str, Any], kinds: dict[str, dict[str, Any]], seeds: list[int]) -> str:
+    words = ["ridgeline train", config["environment"]]
+    for kind, default in zip(COMPONENTS, ("ppo", "gae", "mlp"), strict=True):
+        words += [] if kinds[kind]["name"] == default else [f"--{kind}", kinds[kind]["name"]]
+    words += ["--runs", str(len(seeds)), "--seed", str(seeds[0]), "--steps", str(config["total_steps"])]
+    for kind, entry in kinds.items():
+        known = components.find(kind, entry["name"]) if components.is_built_in(kind, entry["name"]) else None
+        for name, value in entry["fields"].items():
+            default = getattr(known, name, None)
+            if known is None or value != (list(default) if isinstance(default, tuple) else default):
+                words += _flag(name.replace("_", "-"), value)
+    words += [word for name, value in config["parameters"].items() for word in _flag(f"environment.{name}", value)]
+    return " ".join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value)] if isinstance(value, list | tuple) else [f"--{name}", str(value)]
 
 
 def _are_fields(fields: Any) -> bool:

@@ -42,7 +42,8 @@ function ticks(low, high, count) {
 
 function logTicks(low, high) {
   const found = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) found.push(10 ** power);
+  const factors = Math.log10(high / low) < 2.5 ? [1, 2, 5] : [1];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) found.push(...factors.map((factor) => factor * 10 ** power));
   const inside = found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
   return inside.length >= 2 ? inside : [low, Math.sqrt(low * high), high];
 }
@@ -103,7 +104,7 @@ function frame(width, height, px, py, margin, xLabel, yLabel) {
     picture.append(svg("line", { class: "grid", x1: margin.left, x2: width - margin.right, y1: py(tick), y2: py(tick) }));
     picture.append(text(margin.left - 8, py(tick) + 4, shown(tick), "end"));
   }
-  for (const tick of px.ticks(Math.max(2, Math.floor(width / 110)))) picture.append(text(px(tick), height - margin.bottom + 18, shown(tick), "middle"));
+  for (const tick of px.ticks(Math.max(2, Math.floor(width / 90)))) picture.append(text(px(tick), height - margin.bottom + 18, shown(tick), "middle"));
   picture.append(svg("line", { class: "axis", x1: margin.left, x2: width - margin.right, y1: height - margin.bottom, y2: height - margin.bottom }));
   if (xLabel) picture.append(text(width - margin.right, height - 3, xLabel, "end", "label"));
   if (yLabel) picture.append(text(0, 11, yLabel, "start", "label"));
@@ -154,7 +155,8 @@ function lineChart(panel, width, options) {
 // -------------------------------------------------------------------------------------------- dots, bars, front, axes
 
 function forest(section, width) {
-  const row = 30, top = 30, names = Math.min(220, width * 0.3), gap = 26;
+  const row = 30, top = 30, longest = Math.max(...section.rows.map((one) => one.name.length));
+  const names = Math.min(7.4 * longest + 4, width * 0.3), gap = 40;
   const column = (width - names - gap * section.columns.length) / section.columns.length, height = top + row * section.rows.length + 26;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height });
   section.columns.forEach((title, place) => {
@@ -215,6 +217,7 @@ function shade(share) { // from faint to strong, of one colour: read as "more"
 function parallel(section, width, limits, redraw) {
   const height = 330, margin = { left: 30, right: 40, top: 34, bottom: 26 }, axes = section.dimensions;
   const at = (index) => margin.left + ((width - margin.left - margin.right) * index) / Math.max(1, axes.length - 1);
+  const distinct = axes.map((axis, index) => [...new Set(section.trials.map((one) => one.values[index]).filter(known))]);
   const places = axes.map((axis, index) => scale(section.trials.map((one) => one.values[index]), height - margin.bottom, margin.top, axis.log, 0.02));
   const scores = section.trials.map((one) => one.score).filter(known), low = Math.min(...scores), high = Math.max(...scores);
   const inside = (one) => axes.every((axis, index) => !limits[index] || (known(one.values[index]) && places[index](one.values[index]) >= limits[index][0] && places[index](one.values[index]) <= limits[index][1]));
@@ -231,7 +234,8 @@ function parallel(section, width, limits, redraw) {
     const x = at(index), anchor = index === 0 ? "start" : index === axes.length - 1 ? "end" : "middle";
     picture.append(svg("line", { x1: x, x2: x, y1: margin.top, y2: height - margin.bottom, stroke: "var(--faint)" }));
     picture.append(text(index === 0 ? 0 : index === axes.length - 1 ? width : x, 14, clip(axis.name, (width / axes.length) * 1.1), anchor, "name"));
-    const marks = axis.categories ? axis.categories.map((name, place) => [place, name]) : places[index].ticks(4).map((tick) => [tick, shown(tick, 3)]);
+    const few = distinct[index].length <= 6;
+    const marks = few && !axis.categories ? distinct[index].map((value) => [value, shown(value)]) : axis.categories ? axis.categories.map((name, place) => [place, name]) : places[index].ticks(4).map((tick) => [tick, shown(tick, 3)]);
     for (const [tick, name] of marks) picture.append(text(x + 6, places[index](tick) + 4, clip(String(name), 110)));
     if (limits[index]) picture.append(svg("rect", { class: "brush", x: x - 7, width: 14, y: limits[index][0], height: limits[index][1] - limits[index][0] }));
     const grip = svg("rect", { x: x - 11, y: margin.top, width: 22, height: height - margin.top - margin.bottom, fill: "transparent", style: "cursor:ns-resize", "data-axis": axis.name });

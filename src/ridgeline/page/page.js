@@ -43,7 +43,7 @@ function drawCurves(section, body) {
     if (section.choose) seen = [section.panels.find((panel) => panel.title === state.choices[section.title]) || section.panels[0]];
     panels.replaceChildren();
     for (const panel of seen) {
-      const box = html("div", {}, html("h3", {}, section.choose ? "" : panel.title));
+      const box = html("div", {}, section.choose || section.panels.length < 2 ? null : html("h3", {}, panel.title));
       panels.append(box);
       box.append(lineChart(panel, box.clientWidth, { smoothing: section.smooth === false ? 0 : state.smoothing, runs: state.runs, off: state.off, height: section.wide || section.choose ? 320 : 250 }));
     }
@@ -60,7 +60,7 @@ function drawCurves(section, body) {
   if (section.panels.some((panel) => panel.series.some((one) => (one.runs || []).length > 1))) {
     bar.append(html("label", {}, html("input", { type: "checkbox", checked: state.runs, onchange: (event) => { state.runs = event.target.checked; redraw(); } }), "single runs"));
   }
-  if (names.length > 1) {
+  if (names.length > 1 && !section.choose) {
     names.forEach((name) => {
       const index = section.panels.flatMap((panel) => panel.series.map((one, place) => [one.name, one.colour ?? place])).find(([one]) => one === name)[1];
       const button = html("button", { class: state.off.has(name) ? "off" : "", "aria-pressed": String(!state.off.has(name)), onclick: () => { state.off.has(name) ? state.off.delete(name) : state.off.add(name); button.className = state.off.has(name) ? "off" : ""; button.setAttribute("aria-pressed", String(!state.off.has(name))); redraw(); } }, html("i", { style: `background:${colour(index)}` }), name);
@@ -79,7 +79,7 @@ function drawParallel(section, body) {
 
 function drawTable(section, body, buttons) {
   const numbers = section.columns.map((_, place) => section.rows.every((row) => row[place] === null || typeof row[place] === "number" || row[place] === ""));
-  const cell = (value) => (typeof value === "number" ? shown(value, 5) : value === null ? "–" : value);
+  const cell = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : typeof value === "number" ? shown(value, 4) : value === null ? "–" : value);
   const rows = () => {
     const [place, sign] = state.sort[section.title] || [null, 1];
     const ordered = [...section.rows];
