@@ -14,8 +14,8 @@ import numpy as np
 from ridgeline.kernel import compiled
 
 BID, ASK, NOTHING = 0, 1, -1
-PRICES = np.array([1, 2, 4, 8, 16, 32])  # coins, of each level
-NUM_PRICES = 6
+PRICES = np.array([1, 2, 3, 5, 8, 12, 18, 27])  # coins, of each level
+NUM_PRICES = 8
 MEMORY = 0.95  # how much of a trade's weight in the price is left a step later
 
 
@@ -73,23 +73,26 @@ def price(state, good):
 
 
 @compiled
-def can_offer(state, agent, good, side, level, limit):
-    """Whether the agent has the coins or the unit, counting what its open offer has set aside, and room below `limit`
-    for what it would buy."""
-    mine, selling = state.offer_good[agent], state.offer_side[agent] == ASK
-    if side == BID:
-        money = state.money[agent]
-        if mine != NOTHING and not selling:
-            money += PRICES[state.offer_level[agent]]
-        return money >= PRICES[level] and state.stock[agent, good] < limit
-    return state.stock[agent, good] > 0 or (mine == good and selling)
+def coins(state, agent):
+    """What the agent can bid: its coins, and those that its open offer has set aside."""
+    if state.offer_good[agent] != NOTHING and state.offer_side[agent] == BID:
+        return state.money[agent] + PRICES[state.offer_level[agent]]
+    return state.money[agent]
+
+
+@compiled
+def units(state, agent, good):
+    """What the agent can ask a price for: its stock, and the unit that its open offer has set aside."""
+    if state.offer_good[agent] == good and state.offer_side[agent] == ASK:
+        return state.stock[agent, good] + 1
+    return state.stock[agent, good]
 
 
 @compiled
 def offer(state, agent, good, side, level, end):
     """Take the best open offer that is as good or better, at its price; else post one's own, until the step `end`.
 
-    What is offered must be there (`can_offer`); the agent's earlier offer is withdrawn.
+    What is offered must be there (`coins`, `units`); the agent's earlier offer is withdrawn.
     """
     withdraw(state, agent)
     if side == BID:

@@ -9,16 +9,16 @@ Observation
               in 16 tiles, cut off
     13..16    stock of food, wood, ore, tools, in units of 9                         0 .. 1
     17..20    skill in gathering food, wood and ore, and in crafting                 0 .. 1
-    21..24    the own open offer of each good: level / 6, negative for an ask        -1 .. 1
-    25..28    price of each good / 13                                                0 .. 1
-    29..32    level of the best bid / 6; 0 without one                               0 .. 1
-    33..36    level of the best ask / 6; 0 without one                               0 .. 1
+    21..24    the own open offer of each good: level / 8, negative for an ask        -1 .. 1
+    25..28    price of each good / 27                                                0 .. 1
+    29..32    level of the best bid / 8; 0 without one                               0 .. 1
+    33..36    level of the best ask / 8; 0 without one                               0 .. 1
     37..136   5 x 5 tiles, from the north-west, row by row: food, wood and ore on    -1 .. 1
-              the tile / 4, and 1 for an agent, -1 for water
+              the tile / 3, and 1 for an agent, -1 for water
     action_mask: which entries of the two parts of the action are possible.
 Action: two parts. The body: 0 stays, 1..4 goes north, east, south, west, 5 gathers, 6 eats a food, 7 burns a wood, 8
     crafts a tool of a wood and an ore, 9 attacks the adjacent agent with the least health. The market: 0 nothing;
-    1 + 12 good + 6 side + level offers one unit, side 0 a bid, 1 an ask, at the price 1, 2, 3, 5, 8 or 13 of the level.
+    1 + 16 good + 8 side + level offers one unit, side 0 a bid, 1 an ask, at the price 1, 2, 3, 5, 8, 12, 18 or 27.
 Reward: (√satiety + √warmth) / 2 of each step; nothing for trade. Mean per step of life: random play RANDOM; the scripts
     of the tests SCRIPTS.
 Start: a random map of a torus; agents on random tiles, satiety and warmth 0.8, skills below 0.3, `coins` each.
@@ -47,11 +47,11 @@ STAY, NORTH, EAST, SOUTH, WEST, GATHER, EAT, HEAT, CRAFT, ATTACK = range(10)
 NUM_BODY = 10
 NUM_MARKET = 1 + NUM_GOODS * 2 * NUM_PRICES
 
-CAPACITY = 4  # units on a tile
+CAPACITY = 3  # units on a tile
 LOAD = 8  # units of a good that an agent can gather, make or order; one more by an order that is filled or withdrawn
-SITES = (9, 8, 5, 3)  # of grass, forest, rock, water: a tile is of the kind of the nearest one
-NUM_SITES = 25
-GROWTH_SHARE = 32  # each step one tile in so many is drawn to grow
+SITES = (6, 5, 3, 2)  # of grass, forest, rock, water: a tile is of the kind of the nearest one
+NUM_SITES = 16
+GROWTH_SHARE = 16  # each step one tile in so many is drawn to grow
 HEALING = 0.02  # of health per step without hunger and cold; lost for each of the two
 RADIUS = 2  # of the view
 NUM_OWN = 37
@@ -60,13 +60,13 @@ DIAMETER = 2 * RADIUS + 1
 
 class Structure(NamedTuple):
     num_agents: int = 128
-    size: int = 64  # of the map, in tiles
+    size: int = 40  # of the map, in tiles
 
 
 class Parameters(NamedTuple):
-    food_growth: float = 0.3  # probability that a tile drawn grows one unit
-    wood_growth: float = 0.3
-    ore_growth: float = 0.3
+    food_growth: float = 0.4  # probability that a tile drawn grows one unit
+    wood_growth: float = 0.4
+    ore_growth: float = 0.4
     hunger: float = 0.022  # per step
     cold: float = 0.022
     meal: float = 0.25  # satiety of a unit of food, warmth of a unit of wood
@@ -154,7 +154,7 @@ def draw_map(state, p):
                 best = own
                 state.kind[tile] = kind
             begin += SITES[kind]
-        state.amount[tile] = 0 if state.kind[tile] == WATER else CAPACITY
+        state.amount[tile] = 0 if state.kind[tile] == WATER else random_integer(state, CAPACITY + 1)
         state.occupant[tile] = NOTHING
 
 
@@ -346,10 +346,7 @@ def step(state, action, reward, terminated, p):
         if state.offer_good[agent] != NOTHING and state.offer_end[agent] <= state.elapsed:
             book.withdraw(state, agent)
         use_body(state, agent, action[agent, 0], terminated, p)
-        order = action[agent, 1] - 1
-        good, side, level = order // (2 * NUM_PRICES), order // NUM_PRICES % 2, order % NUM_PRICES
-        if order >= 0 and book.can_offer(state, agent, good, side, level, LOAD):
-            book.offer(state, agent, good, side, level, state.elapsed + p.offer_steps)
+        trade(state, agent, action[agent, 1] - 1, p)
     for agent in range(p.num_agents):
         reward[agent] = 0.0
         if state.away[agent] == 0:
@@ -362,14 +359,29 @@ def step(state, action, reward, terminated, p):
 
 
 @compiled
+def trade(state, agent, order, p):
+    """Make the offer that the order names, where the agent can."""
+    good, side, level = order // (2 * NUM_PRICES), order // NUM_PRICES % 2, order % NUM_PRICES
+    if order >= 0 and (can_bid(state, agent, good, level) if side == BID else book.units(state, agent, good) > 0):
+        book.offer(state, agent, good, side, level, state.elapsed + p.offer_steps)
+
+
+@compiled
+def can_bid(state, agent, good, level):
+    return state.stock[agent, good] < LOAD and book.coins(state, agent) >= PRICES[level]
+
+
+@compiled
 def live(state, agent, terminated, p):
     """Hunger, cold and health of one step; the reward."""
     state.satiety[agent] = max(state.satiety[agent] - p.hunger, 0.0)
     state.warmth[agent] = max(state.warmth[agent] - p.cold, 0.0)
-    if state.satiety[agent] > 0.0 and state.warmth[agent] > 0.0:
+    if state.satiety[agent] == 0.0:
+        state.health[agent] -= HEALING
+    if state.warmth[agent] == 0.0:
+        state.health[agent] -= HEALING
+    elif state.satiety[agent] > 0.0:
         state.health[agent] = min(state.health[agent] + HEALING, 1.0)
-    else:
-        state.health[agent] -= HEALING * ((state.satiety[agent] == 0.0) + (state.warmth[agent] == 0.0))
     if state.health[agent] <= 0.0:
         die(state, agent, NOTHING, p)
         terminated[agent] = True
@@ -404,12 +416,12 @@ def action_mask(state, agent, mask, p):
         return
     for body in range(NORTH, NUM_BODY):
         mask[body] = can_body(state, agent, body, p)
-    order = NUM_BODY + 1
     for good in range(NUM_GOODS):
-        for side in range(2):
-            for level in range(NUM_PRICES):
-                mask[order] = book.can_offer(state, agent, good, side, level, LOAD)
-                order += 1
+        order = NUM_BODY + 1 + 2 * NUM_PRICES * good
+        selling = book.units(state, agent, good) > 0
+        for level in range(NUM_PRICES):
+            mask[order + level] = can_bid(state, agent, good, level)
+            mask[order + NUM_PRICES + level] = selling
 
 
 def observe(state, agent, observation, p):
@@ -436,7 +448,7 @@ def observe(state, agent, observation, p):
                 observation[33 + good] = (level + 1) / NUM_PRICES
     if state.offer_good[agent] != NOTHING:
         sign = 1.0 if state.offer_side[agent] == BID else -1.0
-        observation[21 + state.offer_good[agent]] = sign * (state.offer_level[agent] + 1) / NUM_PRICES
+        observation[21 + np.int64(state.offer_good[agent])] = sign * (state.offer_level[agent] + 1) / NUM_PRICES
     at = NUM_OWN
     for down in range(y - RADIUS, y + RADIUS + 1):
         row = down - p.size if down >= p.size else down + p.size if down < 0 else down
@@ -445,7 +457,7 @@ def observe(state, agent, observation, p):
             tile = row * p.size + column
             for i in range(4):
                 observation[at + i] = 0.0
-            kind = state.kind[tile]
+            kind = np.int64(state.kind[tile])
             if kind == WATER:
                 observation[at + 3] = -1.0
             else:
