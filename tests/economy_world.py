@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from ridgeline import ground
 from ridgeline.envs import economy
 from ridgeline.envs.economy import EAT, FOOD, GATHER, HEAT, STAY, WOOD
 from ridgeline.kernel import plain, seed_rows
 from ridgeline.order_book import ASK, BID, NOTHING, NUM_PRICES
 
-reset, step, observe, action_mask, use_body, trade, neighbour, is_free = (
-    plain(getattr(economy, name))
-    for name in ("reset", "step", "observe", "action_mask", "use_body", "trade", "neighbour", "is_free")
+reset, step, observe, action_mask, use_body, trade = (
+    plain(getattr(economy, name)) for name in ("reset", "step", "observe", "action_mask", "use_body", "trade")
 )
+neighbour, is_free = plain(ground.neighbour), plain(ground.is_free)
 
 
 class World:
@@ -115,7 +116,7 @@ class World:
             target = [(int(d) + size // 2) % size - size // 2 for d in (site[0] - x, site[1] - y)]
         ways = [2 if target[0] > 0 else 4] * abs(target[0]) + [3 if target[1] > 0 else 1] * abs(target[1])
         way = int(self.generator.choice(ways)) if ways and self.generator.random() < 0.9 else 0
-        if way and is_free(s, neighbour(s, agent, way, size)):
+        if way and is_free(s, neighbour(y * size + x, way, size)):
             return way
         return int(self.generator.integers(1, 5))
 

@@ -6,26 +6,8 @@ from economy_world import World, small
 
 from ridgeline import order_book as book
 from ridgeline.envs import economy
-from ridgeline.envs.economy import (
-    ATTACK,
-    CAPACITY,
-    CRAFT,
-    EAST,
-    EAT,
-    FOOD,
-    GATHER,
-    LOAD,
-    NORTH,
-    NUM_BODY,
-    ORE,
-    SITES,
-    SOUTH,
-    STAY,
-    TOOL,
-    WATER,
-    WEST,
-    WOOD,
-)  # fmt: skip
+from ridgeline.envs.economy import ATTACK, CRAFT, EAT, FOOD, GATHER, LOAD, NUM_BODY, ORE, STAY, TOOL, WOOD
+from ridgeline.ground import CAPACITY, EAST, NORTH, SITES, SOUTH, WATER, WEST
 from ridgeline.order_book import ASK, BID, NOTHING, NUM_PRICES, PRICES
 
 GOODS = range(4)

@@ -37,21 +37,19 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from ridgeline import ground
 from ridgeline import order_book as book
+from ridgeline.ground import CAPACITY, WATER, neighbour, shortest
 from ridgeline.kernel import compiled, random_integer, state_dtype, uniform
 from ridgeline.order_book import ASK, BID, NOTHING, NUM_PRICES, PRICES
 
-FOOD, WOOD, ORE, TOOL = 0, 1, 2, 3  # goods; the first three are also kinds of terrain: grass, forest, rock
-NUM_GOODS, WATER = 4, 3
+FOOD, WOOD, ORE, TOOL = 0, 1, 2, 3  # goods; the first three are also the kinds of ground that hold them
+NUM_GOODS = 4
 STAY, NORTH, EAST, SOUTH, WEST, GATHER, EAT, HEAT, CRAFT, ATTACK = range(10)
 NUM_BODY = 10
 NUM_MARKET = 1 + NUM_GOODS * 2 * NUM_PRICES
 
-CAPACITY = 3  # units on a tile
 LOAD = 8  # units of a good that an agent can gather, make or order; one more by an order that is filled or withdrawn
-SITES = (6, 5, 3, 2)  # of grass, forest, rock, water: a tile is of the kind of the nearest one
-NUM_SITES = 16
-GROWTH_SHARE = 16  # each step one tile in so many is drawn to grow
 HEALING = 0.02  # of health per step without hunger and cold; lost for each of the two
 RADIUS = 2  # of the view
 NUM_OWN = 37
@@ -86,16 +84,10 @@ def num_agents(structure):
 
 
 def State(structure):
-    count, tiles = structure.num_agents, structure.size * structure.size
+    count = structure.num_agents
     return state_dtype(
         elapsed=np.int64,
-        kind=(np.int8, (tiles,)),
-        amount=(np.int8, (tiles,)),  # units on each tile
-        occupant=(np.int16, (tiles,)),  # the agent there, or NOTHING
-        nearest=(np.int8, (tiles, 3)),  # the nearest site of each kind
-        site=(np.int16, (NUM_SITES, 2)),  # x, y
-        x=(np.int16, (count,)),
-        y=(np.int16, (count,)),
+        **ground.map_of(count, structure.size),
         away=(np.int32, (count,)),  # steps until birth; 0: alive
         health=(np.float64, (count,)),
         satiety=(np.float64, (count,)),
@@ -120,7 +112,7 @@ max_episode_steps = 1_000
 
 def reset(state, p):
     state.elapsed = 0
-    draw_map(state, p)
+    ground.draw_map(state, p.size)
     book.open_market(state)
     state.made[:] = 0
     state.used[:] = 0
@@ -131,52 +123,12 @@ def reset(state, p):
 
 
 @compiled
-def draw_map(state, p):
-    """Each tile of the torus takes the kind of the nearest of the random sites."""
-    size = p.size
-    for i in range(NUM_SITES):
-        state.site[i, 0] = random_integer(state, size)
-        state.site[i, 1] = random_integer(state, size)
-    for tile in range(size * size):
-        best = 1 << 30
-        begin = 0
-        for kind in range(4):
-            own = 1 << 30
-            for i in range(begin, begin + SITES[kind]):
-                across = shortest(state.site[i, 0] - tile % size, size)
-                down = shortest(state.site[i, 1] - tile // size, size)
-                distance = across * across + down * down
-                if distance < own:
-                    own = distance
-                    if kind != WATER:
-                        state.nearest[tile, kind] = i
-            if own < best:
-                best = own
-                state.kind[tile] = kind
-            begin += SITES[kind]
-        state.amount[tile] = 0 if state.kind[tile] == WATER else random_integer(state, CAPACITY + 1)
-        state.occupant[tile] = NOTHING
-
-
-@compiled
-def shortest(difference, size):
-    """The difference of two coordinates on a ring, from -size/2 to size/2."""
-    if 2 * difference > size:
-        return difference - size
-    if 2 * difference < -size:
-        return difference + size
-    return difference
-
-
-@compiled
 def birth(state, agent, p):
     """A new life on a free tile; coins that were not robbed are there."""
     tile = random_integer(state, p.size * p.size)
-    while state.kind[tile] == WATER or state.occupant[tile] != NOTHING:
+    while not ground.is_free(state, tile):
         tile = random_integer(state, p.size * p.size)
-    state.x[agent] = tile % p.size
-    state.y[agent] = tile // p.size
-    state.occupant[tile] = agent
+    ground.enter(state, agent, tile, p.size)
     state.away[agent] = 0
     state.health[agent] = 1.0
     state.satiety[agent] = 0.8
@@ -193,7 +145,7 @@ def birth(state, agent, p):
 def die(state, agent, killer, p):
     """Whoever killed takes coins, and goods as far as they can be carried; the rest of the goods is lost."""
     book.withdraw(state, agent)
-    state.occupant[state.y[agent] * p.size + state.x[agent]] = NOTHING
+    ground.leave(state, agent, p.size)
     for good in range(NUM_GOODS):
         taken = 0
         if killer != NOTHING:
@@ -212,31 +164,11 @@ def die(state, agent, killer, p):
 
 
 @compiled
-def neighbour(state, agent, direction, size):
-    """The tile to the north, east, south or west."""
-    x, y = np.int64(state.x[agent]), np.int64(state.y[agent])
-    if direction == NORTH:
-        y = y - 1 if y > 0 else size - 1
-    elif direction == EAST:
-        x = x + 1 if x < size - 1 else 0
-    elif direction == SOUTH:
-        y = y + 1 if y < size - 1 else 0
-    else:
-        x = x - 1 if x > 0 else size - 1
-    return y * size + x
-
-
-@compiled
-def is_free(state, tile):
-    return state.kind[tile] != WATER and state.occupant[tile] == NOTHING
-
-
-@compiled
 def weakest_neighbour(state, agent, p):
     """The adjacent agent with the least health; NOTHING where there is none."""
-    found = NOTHING
+    found, tile = NOTHING, ground.tile_of(state, agent, p.size)
     for direction in range(NORTH, WEST + 1):
-        other = state.occupant[neighbour(state, agent, direction, p.size)]
+        other = state.occupant[neighbour(tile, direction, p.size)]
         if other != NOTHING and (found == NOTHING or state.health[other] < state.health[found]):
             found = np.int64(other)
     return found
@@ -245,12 +177,12 @@ def weakest_neighbour(state, agent, p):
 @compiled
 def can_body(state, agent, body, p):
     """Whether an action of the body is possible."""
+    tile = ground.tile_of(state, agent, p.size)
     if body == STAY:
         return True
     if body <= WEST:
-        return is_free(state, neighbour(state, agent, body, p.size))
+        return ground.is_free(state, neighbour(tile, body, p.size))
     if body == GATHER:
-        tile = np.int64(state.y[agent]) * p.size + state.x[agent]
         return state.amount[tile] > 0 and state.stock[agent, state.kind[tile]] < LOAD
     if body == EAT:
         return state.stock[agent, FOOD] > 0 and state.satiety[agent] <= 1.0 - p.meal
@@ -265,13 +197,10 @@ def can_body(state, agent, body, p):
 def use_body(state, agent, body, terminated, p):
     if not can_body(state, agent, body, p):
         return
-    tile = np.int64(state.y[agent]) * p.size + state.x[agent]
+    tile = ground.tile_of(state, agent, p.size)
     if NORTH <= body <= WEST:
-        state.occupant[tile] = NOTHING
-        tile = neighbour(state, agent, body, p.size)
-        state.x[agent] = tile % p.size
-        state.y[agent] = tile // p.size
-        state.occupant[tile] = agent
+        ground.leave(state, agent, p.size)
+        ground.enter(state, agent, neighbour(tile, body, p.size), p.size)
     elif body == GATHER:
         gather(state, agent, tile, p)
     elif body == EAT:
@@ -336,7 +265,7 @@ def practise(state, agent, used, p):
 def step(state, action, reward, terminated, p):
     state.elapsed += 1
     book.next_step(state)
-    grow(state, p)
+    ground.grow(state, p.size, p.food_growth, p.wood_growth, p.ore_growth)
     terminated[:] = False
     start = random_integer(state, p.num_agents)
     for i in range(p.num_agents):
@@ -387,19 +316,6 @@ def live(state, agent, terminated, p):
         terminated[agent] = True
         return 0.0
     return 0.5 * (math.sqrt(state.satiety[agent]) + math.sqrt(state.warmth[agent]))
-
-
-@compiled
-def grow(state, p):
-    """A share of the tiles is drawn at random; each grows one unit with the probability of its kind."""
-    tiles = p.size * p.size
-    for _ in range(tiles // GROWTH_SHARE):
-        tile = random_integer(state, tiles)
-        kind = state.kind[tile]
-        if state.amount[tile] < CAPACITY and kind != WATER:
-            chance = p.food_growth if kind == FOOD else p.wood_growth if kind == WOOD else p.ore_growth
-            if uniform(state) < chance:
-                state.amount[tile] += 1
 
 
 def alive(state, agent):
