@@ -23,11 +23,11 @@ Reward: (√satiety + √warmth) / 2 of each step; nothing for trade. Mean per s
     of the tests SCRIPTS.
 Start: a random map of a torus; agents on random tiles, satiety and warmth 0.8, skills below 0.3, `coins` each.
 End: an agent's episode is terminated by its death; it is born again after `away_steps`. Everything is truncated at
-    1,000 steps. docs/economy.md has the rules.
-Structure: num_agents, size (of the map in tiles).
-Parameters: see below.
-Source: after Nisioti et al. and Zheng et al. 2020, "The AI Economist", arXiv:2004.13332, with an open order book.
-Differs: a continuous double auction, no planner; skills that grow and fade; combat, death and birth.
+    `num_steps`. docs/economy.md has the rules.
+Structure: num_agents, size (of the map in tiles), num_steps (of a world). Parameters: see below.
+Source: ours; the idea of Suarez et al. 2019, "Neural MMO", arXiv:1903.00784, and Zheng et al. 2020, "The AI Economist",
+    arXiv:2004.13332; the market of Gode & Sunder 1993.
+Differs: from both in that prices come from an open order book alone, and in skills that grow and fade.
 Version: 1
 """
 
@@ -59,6 +59,7 @@ DIAMETER = 2 * RADIUS + 1
 class Structure(NamedTuple):
     num_agents: int = 128
     size: int = 40  # of the map, in tiles
+    num_steps: int = 1000  # of a world
 
 
 class Parameters(NamedTuple):
@@ -83,6 +84,10 @@ def num_agents(structure):
     return structure.num_agents
 
 
+def max_episode_steps(structure):
+    return structure.num_steps
+
+
 def State(structure):
     count = structure.num_agents
     return state_dtype(
@@ -104,7 +109,6 @@ def State(structure):
 statistics = ("trades",)
 observation_space = spaces.Box(-1.0, 1.0, (NUM_OWN + 4 * DIAMETER * DIAMETER,), np.float32)
 action_space = spaces.MultiDiscrete([NUM_BODY, NUM_MARKET])
-max_episode_steps = 1_000
 
 
 # ----------------------------------------------------------------------------------------------------------- the world
