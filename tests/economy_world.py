@@ -1,17 +1,20 @@
 """What the tests of the economy share: a small world in plain Python, random agents, and scripted ones."""
 
 import numpy as np
+from test_envs import SMALL
 
-from ridgeline import ground
+from ridgeline.environments import make
 from ridgeline.envs import economy
-from ridgeline.envs.economy import EAT, FOOD, GATHER, HEAT, STAY, WOOD
+from ridgeline.envs.economy import EAT, FOOD, GATHER, HEAT, NUM_BODY, STAY, WOOD
+from ridgeline.ground import EAST, NORTH, SOUTH, WEST
 from ridgeline.kernel import plain, seed_rows
+from ridgeline.observations import ACTION_MASK, random_allowed, unpack
 from ridgeline.order_book import ASK, BID, NOTHING, NUM_PRICES
+from ridgeline.vector import EVALUATION
 
 reset, step, observe, action_mask, use_body, trade = (
     plain(getattr(economy, name)) for name in ("reset", "step", "observe", "action_mask", "use_body", "trade")
 )
-neighbour, is_free = plain(ground.neighbour), plain(ground.is_free)
 
 
 class World:
@@ -66,61 +69,94 @@ class World:
             action[agent, 1] = self.generator.choice(np.flatnonzero(mask[economy.NUM_BODY :]))
         return action
 
-    def scripted_action(self, trading):
-        action = np.zeros((self.p.num_agents, 2), np.int64)
-        for agent in np.flatnonzero(self.state.away == 0):
-            action[agent] = self.script(agent, trading)
-        return action
-
-    def script(self, agent, trading):
-        """Body and order of an agent that meets its needs first. A loner gathers what it has less of; a trader gathers
-        the good that its identity names, sells what it has more than two of, and buys the other."""
-        s, mask = self.state, self.mask(agent)
-        own = FOOD if s.identity[agent, 0] > 0 else WOOD
-        other = FOOD + WOOD - own
-        if not trading:
-            own = FOOD if s.stock[agent, FOOD] <= s.stock[agent, WOOD] else WOOD
-        body = EAT if mask[EAT] else HEAT if mask[HEAT] else self.towards(agent, own)
-        if not trading:
-            return body, 0
-        need = (s.satiety, s.warmth)[other][agent]
-        if s.stock[agent, other] < 3 and self.generator.random() < 0.5:
-            level = 1 + (need < 0.5) + (need < 0.25) + (s.money[agent] > 30)
-            affordable = [low for low in range(level + 1) if mask[self.order(other, BID, low)]]
-            return body, self.order(other, BID, affordable[-1]) - economy.NUM_BODY if affordable else 0
-        if s.stock[agent, own] > 2:
-            level = max(3 - (s.stock[agent, own] - 2) // 2, 0)
-            return body, self.order(own, ASK, level) - economy.NUM_BODY
-        return body, 0
-
-    @staticmethod
-    def order(good, side, level):
-        """The place of an order in the mask."""
-        return economy.NUM_BODY + 1 + (2 * good + side) * NUM_PRICES + level
-
-    def towards(self, agent, kind):
-        """Gather here, or go to the nearest tile in view that has something, or else to the nearest site."""
-        s, size = self.state, self.p.size
-        x, y = int(s.x[agent]), int(s.y[agent])
-        if s.kind[y * size + x] == kind and s.amount[y * size + x] > 0:
-            return GATHER if s.stock[agent, kind] < economy.LOAD else STAY
-        best, target = 99, None
-        for down in range(-2, 3):
-            for across in range(-2, 3):
-                tile = (y + down) % size * size + (x + across) % size
-                if s.kind[tile] == kind and s.amount[tile] > 0 and s.occupant[tile] == NOTHING:
-                    if abs(down) + abs(across) < best:
-                        best, target = abs(down) + abs(across), (across, down)
-        if target is None:
-            site = s.site[s.nearest[y * size + x, kind]]
-            target = [(int(d) + size // 2) % size - size // 2 for d in (site[0] - x, site[1] - y)]
-        ways = [2 if target[0] > 0 else 4] * abs(target[0]) + [3 if target[1] > 0 else 1] * abs(target[1])
-        way = int(self.generator.choice(ways)) if ways and self.generator.random() < 0.9 else 0
-        if way and is_free(s, neighbour(y * size + x, way, size)):
-            return way
-        return int(self.generator.integers(1, 5))
-
 
 def small(num_agents=2, **parameters):
     """A world of two on 16 x 16 tiles."""
     return World(num_agents, 16, **parameters)
+
+
+# ------------------------------------------------------------------------------------------ compiled worlds, and players
+
+
+def worlds(num_envs, seed=0, **parameters):
+    """Compiled worlds of 8 agents on 16 x 16 tiles."""
+    return make("economy", num_envs, seed, EVALUATION, SMALL["economy"] | parameters)
+
+
+def masks(env):
+    """(worlds, agents, entries) of the action mask."""
+    mask = unpack(env.observation_space, env.observation)[ACTION_MASK]
+    return mask.reshape(env.num_envs, -1, mask.shape[-1])
+
+
+def random_choice(env):
+    """Uniformly random among what is possible."""
+    generator = np.random.default_rng(0)
+    return lambda: random_allowed(env.action_space, masks(env).reshape(env.num_rows, -1), generator)
+
+
+def loners(env):
+    """Agents that gather the good of which they have less, and trade nothing."""
+    return lambda: scripted(env, False)
+
+
+def traders(env):
+    """Agents that gather the good that their identity names, sell what is more than two of it, and buy the other."""
+    return lambda: scripted(env, True)
+
+
+def scripted(env, trading):
+    generator, mask = np.random.default_rng(env.state.elapsed[0]), masks(env)
+    action = np.zeros((env.num_envs, env.num_agents, 2), np.int64)
+    for world, agent in np.argwhere(env.state.away == 0):
+        action[world, agent] = Script(env.state[world], agent, mask[world, agent], env.parameters, generator)(trading)
+    return action.reshape(env.num_rows, 2)
+
+
+class Script:
+    """What one agent does: it meets its needs first, then gathers."""
+
+    def __init__(self, state, agent, mask, p, generator):
+        self.state, self.agent, self.mask, self.size, self.generator = state, agent, mask, p.size, generator
+
+    def __call__(self, trading):
+        """The body's action and the order."""
+        stock = self.state.stock[self.agent]
+        own = FOOD if self.state.identity[self.agent, 0] > 0 else WOOD
+        if not trading:
+            own = FOOD if stock[FOOD] <= stock[WOOD] else WOOD
+        body = EAT if self.mask[EAT] else HEAT if self.mask[HEAT] else self.towards(own)
+        return body, self.order(own, FOOD + WOOD - own) if trading else 0
+
+    def order(self, own, other):
+        stock, money = self.state.stock[self.agent], self.state.money[self.agent]
+        need = (self.state.satiety, self.state.warmth)[other][self.agent]
+        if stock[other] < 3 and self.generator.random() < 0.5:
+            level = 1 + (need < 0.5) + (need < 0.25) + (money > 30)
+            affordable = [low for low in range(level + 1) if self.mask[NUM_BODY + order_number(other, BID, low)]]
+            return order_number(other, BID, affordable[-1]) if affordable else 0
+        return order_number(own, ASK, max(3 - (stock[own] - 2) // 2, 0)) if stock[own] > 2 else 0
+
+    def towards(self, kind):
+        """Gather here, or go to the nearest tile in view that has something, or else to the nearest site."""
+        s, size = self.state, self.size
+        x, y = int(s.x[self.agent]), int(s.y[self.agent])
+        if s.kind[y * size + x] == kind and s.amount[y * size + x] > 0:
+            return GATHER if self.mask[GATHER] else STAY
+        best, target = 99, None
+        for down in range(-2, 3):
+            for across in range(-2, 3):
+                tile = (y + down) % size * size + (x + across) % size
+                distance = abs(down) + abs(across)
+                if s.kind[tile] == kind and s.amount[tile] > 0 and s.occupant[tile] == NOTHING and distance < best:
+                    best, target = distance, (across, down)
+        if target is None:
+            site = s.site[s.nearest[y * size + x, kind]]
+            target = [(int(d) + size // 2) % size - size // 2 for d in (site[0] - x, site[1] - y)]
+        ways = [EAST if target[0] > 0 else WEST] * abs(target[0]) + [SOUTH if target[1] > 0 else NORTH] * abs(target[1])
+        way = int(self.generator.choice(ways)) if ways and self.generator.random() < 0.9 else STAY
+        return way if way != STAY and self.mask[way] else int(self.generator.integers(NORTH, WEST + 1))
+
+
+def order_number(good, side, level):
+    return 1 + (2 * good + side) * NUM_PRICES + level
