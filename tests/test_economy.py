@@ -33,7 +33,7 @@ def test_goods_and_coins_are_conserved():
     start = amounts(state)
     counts = dict.fromkeys(("robbed", "starved", "trades"), 0)
     for _ in range(190):
-        coins, lives = state.money + set_aside(state)[0], state.trades.copy()
+        coins = state.money + set_aside(state)[0]
         step = env.step(choose())
         terminated = step.terminated.reshape(state.money.shape)
         bids, asks = set_aside(state)
@@ -50,7 +50,6 @@ def test_goods_and_coins_are_conserved():
                 coins[world, seller] += price
             if not terminated[world].any():
                 np.testing.assert_array_equal((state.money + bids)[world], coins[world])
-                assert (state.trades[world] - lives[world]).sum() == 2 * state.num_trades[world]
         counts["robbed"] += np.sum(terminated & (state.money == 0))
         counts["starved"] += np.sum(terminated & (state.money > 0))
         counts["trades"] += state.num_trades.sum()

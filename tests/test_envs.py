@@ -33,6 +33,8 @@ FILES = {
     if not file.stem.startswith("_")
 }
 FILES |= {file.stem: file for file in sorted(Path(__file__).with_name("worlds").glob("*.py"))}  # what no other has
+# worlds in which plain Python would take minutes
+SMALL = {"economy": {"num_agents": 8, "size": 16, "num_steps": 200}}
 HEADINGS = ["Observation", "Action", "Reward", "Start", "End", "Source", "Differs", "Version"]
 
 pytestmark = pytest.mark.parametrize("name", FILES)
@@ -40,7 +42,7 @@ pytestmark = pytest.mark.parametrize("name", FILES)
 
 @cache
 def definition_of(name: str, compile: bool = True) -> Definition:
-    return define(FILES[name], compile=compile)
+    return define(FILES[name], compile=compile, parameters=SMALL.get(name))
 
 
 def random_action(name: str, length: int, num_envs: int, seed: int = 0) -> list[np.ndarray]:
