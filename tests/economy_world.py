@@ -75,7 +75,7 @@ def small(num_agents=2, **parameters):
     return World(num_agents, 16, **parameters)
 
 
-# ------------------------------------------------------------------------------------------ compiled worlds, and players
+# ----------------------------------------------------------------------------------------- compiled worlds, and players
 
 
 def worlds(num_envs, seed=0, **parameters):
