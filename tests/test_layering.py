@@ -28,9 +28,11 @@ sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots
 training run_directory session evaluation meter view statistics bench reproduce
+sweep/ranges sweep/space sweep/sampler sweep/outcome sweep/plan sweep/trainer sweep/worker sweep/local sweep/progress
+sweep/conduct
 stopping comparison_spec comparison_runs comparison compare_command
 report_sections report_runs report_comparison report_sweep report board
-gradient_comparison gradient_cloud cloud_command arguments options cli __init__ __main__
+gradient_comparison gradient_cloud cloud_command arguments options sweep/command cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
 IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it

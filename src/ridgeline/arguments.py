@@ -63,7 +63,8 @@ def parse(options: type, arguments: Sequence[str], program: str, components: boo
             groups["parameters"] = Annotated[kind, title]
     arguments = ["--help"] if help_wanted else arguments  # positional ones before it would not be explained
     parsed, flags = _parse(groups, arguments, program, components)
-    if getattr(parsed.options, "environment", None) == "" and getattr(parsed.options, "resume", None) is None:
+    known_elsewhere = any(getattr(parsed.options, name, None) is not None for name in ("resume", "join"))
+    if getattr(parsed.options, "environment", None) == "" and not known_elsewhere:
         raise UsageError(f"name an environment: {program} ENV; ridgeline list shows them")
     return Parsed(
         parsed.options,

@@ -33,6 +33,7 @@ Train policies by policy gradients, many runs side by side.
   bench environment NAME    environment steps per second on one core
   bench train NAME          training steps per second, against the arithmetic limit
   reproduce FIGURE          a textbook's figure, computed anew: random-walk, short-corridor
+  sweep ENV                 search the settings of a training: score against cost
   cloud ENV                 the gradients of each estimator against the true one, for a fixed policy
   compare SPEC.toml         arms on environments, with fresh seeds, intervals and a verdict
   report DIR                one HTML file of a run, a sweep, a comparison or a folder of runs
@@ -322,6 +323,16 @@ def board(arguments: Sequence[str]) -> int:
     return 0
 
 
+def sweep(arguments: Sequence[str]) -> int:
+    parsed = parse(options.Sweep, arguments, "ridgeline sweep", components=True)
+    from ridgeline.sweep.command import command
+
+    document, code = command(parsed, names_of(arguments))
+    if parsed.options.json:
+        print_json(document)
+    return code
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(one)}" for key, one in value.items())
@@ -347,6 +358,7 @@ COMMANDS = {
     "bench": bench,
     "reproduce": reproduce,
     "cloud": cloud,
+    "sweep": sweep,
     "compare": compare,
     "report": report,
     "board": board,

@@ -1,7 +1,7 @@
 """The options of every command: one dataclass each, whose fields are its flags."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -215,6 +215,67 @@ class Compare:
     """Make the last line on standard output one JSON object, and show the progress on standard error."""
     quiet: Flag = False
     """Show nothing but warnings and the result."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Trained):
+    """Search the settings of a training: the front of score against cost, and the settings to use.
+
+    ridgeline sweep cartpole
+
+    ridgeline sweep my_env.py --trials 300 --steps 1000000 --gamma 0.99 --space space.toml
+
+    ridgeline sweep --resume runs/cartpole-ppo-sweep-20260101-120000
+
+    A setting given on the line is fixed; the floating-point ones of the algorithm and the estimator are searched.
+    """
+
+    trials: int = 100
+    """Configurations to try."""
+    budget: Annotated[int | None, _optional("N")] = None
+    """Environment steps that all trials together may take; no limit if not given."""
+    steps: int = 100_000
+    """Environment steps of the longest run; shorter ones, down to a tenth, are searched."""
+    full_length: Flag = False
+    """Make every run --steps long."""
+    seeds: int = 3
+    """Runs of each trial, with seeds seed, seed + 1, ..."""
+    seed: int = 0
+    """Seed of the first run of each trial."""
+    complete: Flag = False
+    """Train every trial to its end, the hopeless too."""
+    space: Annotated[str | None, _optional("FILE.toml")] = None
+    """Ranges, fixed settings and groups other than the usual ones."""
+    sampler: str = "tpe"
+    """What suggests trials: tpe (Optuna's, of two objectives) or random."""
+    cost: Literal["steps", "seconds"] = "steps"
+    """What is to be spared: environment steps, or processor seconds."""
+    metric: str = "episode_return"
+    """The metric that is the score, at the end of a run; the environment's own are episode_STATISTIC."""
+    candidates: int = 8
+    """How many of the best trials are run again on fresh seeds."""
+    fresh_seeds: int = 10
+    """Fresh seeds of each candidate."""
+    workers: Annotated[int | None, _optional("N")] = None
+    """Worker processes of this machine, of one thread each; one per core if not given."""
+    places: Annotated[int | None, _optional("N")] = None
+    """Runs that a worker trains side by side; if not given, such that a sampler sees results ten times."""
+    out: Annotated[str | None, _optional("DIR")] = None
+    """Directory of the sweep; runs/ENV-ALGORITHM-sweep-DATE-TIME if not given."""
+    resume: Annotated[str | None, _optional("DIR")] = None
+    """Go on with the sweep of this directory."""
+    join: Annotated[str | None, _optional("DIR|ADDRESS")] = None
+    """Work at a sweep that is under way, by its directory or its database."""
+    storage: Annotated[str | None, _optional("ADDRESS")] = None
+    """Keep the ledger in the PostgreSQL database postgresql://USER@HOST/NAME, past one machine."""
+    study: Annotated[str | None, _optional("NAME")] = None
+    """The sweep's name in its ledger; that of its directory if not given."""
+    lease: float = 60.0
+    """Seconds after which the runs of a worker that is not heard of are given to another."""
+    json: Flag = False
+    """Make the last line on standard output one JSON object, and show the sweep on standard error."""
+    quiet: Flag = False
+    """Show nothing but warnings."""
 
 
 @dataclasses.dataclass(frozen=True)

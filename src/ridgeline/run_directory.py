@@ -60,9 +60,9 @@ def create(directory: Path, training: Training) -> None:
         "environment": _environment_name(training.environment),
         "environment_digest": training.shards[0].env.digest,
         "parameters": training.parameters,
-        "algorithm": _describe(training.algorithms),
-        "estimator": _describe(training.estimators),
-        "policy": _describe([training.policy]),
+        "algorithm": describe(training.algorithms),
+        "estimator": describe(training.estimators),
+        "policy": describe([training.policy]),
         "num_values": training.num_values,
         "seeds": list(training.seeds),
         "total_steps": training.total_steps,
@@ -97,7 +97,7 @@ def _environment_name(environment: str | Path | ModuleType) -> str:
     return str(environment)
 
 
-def _describe(configurations: list[Any]) -> dict[str, Any]:
+def describe(configurations: list[Any]) -> dict[str, Any]:
     """{"name", "fields"}: one dict of fields, or one per run where they differ."""
     described = [fields_of(one) for one in configurations]
     same = all(fields == described[0] for fields in described)

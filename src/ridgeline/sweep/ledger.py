@@ -192,6 +192,23 @@ class Ledger:
                 self._update_trial(study, trial, now)
         return [(run.trial, run.seed) for run in mine]
 
+    def prune(self, study: int, trial: int, note: str) -> None:
+        """Stop a trial: its tuning runs end with their newest points, and are taken from their workers."""
+        with self.database.transaction():
+            now = self.now()
+            query = "SELECT seed FROM run WHERE study = ? AND trial = ? AND kind = 'tuning' AND state = 'running'"
+            for (seed,) in self.database.query(query, (study, trial)):
+                query = (
+                    "SELECT score, steps, seconds FROM point WHERE study = ? AND trial = ? AND seed = ? ORDER BY steps"
+                )
+                last = self.database.query(query, (study, trial, seed))[-1:] or [(None, 0, 0.0)]
+                self._set(
+                    study, trial, seed, "state = 'pruned', score = ?, steps = ?, seconds = ?, note = ?, ended = ?",
+                    (*last[0], note, now),
+                )  # fmt: skip
+                self._give_back(study, trial, seed)
+            self._update_trial(study, trial, now)
+
     def release(self, study: int, worker: str) -> None:
         """Take back what a worker holds, because it leaves or is dead: its runs wait again."""
         with self.database.transaction():
@@ -286,11 +303,14 @@ class Ledger:
             for number, text, *rest in self.database.query(query, (study,))
         ]
 
-    def points(self, study: int) -> dict[tuple[int, int], list[tuple[int, float, float]]]:
-        """(trial, seed) -> its curve: (steps, score, seconds so far), in order."""
+    def points(
+        self, study: int, trials: Sequence[int] | None = None
+    ) -> dict[tuple[int, int], list[tuple[int, float, float]]]:
+        """(trial, seed) -> its curve: (steps, score, seconds so far), in order; of some trials, or of all."""
         curves: dict[tuple[int, int], list[tuple[int, float, float]]] = {}
-        query = "SELECT trial, seed, steps, score, seconds FROM point WHERE study = ? ORDER BY trial, seed, steps"
-        for trial, seed, *point in self.database.query(query, (study,)):
+        where = "" if trials is None else f" AND trial IN ({', '.join(str(int(trial)) for trial in trials) or 'NULL'})"
+        query = "SELECT trial, seed, steps, score, seconds FROM point WHERE study = ?"
+        for trial, seed, *point in self.database.query(f"{query}{where} ORDER BY trial, seed, steps", (study,)):
             curves.setdefault((trial, seed), []).append(tuple(point))
         return curves
 
