@@ -19,7 +19,9 @@ from typing import Annotated, Any
 import tyro
 
 DEFAULTS = {"algorithm": "ppo", "estimator": "gae", "policy": "auto"}
-VALUED = {f"--{name}" for name in ("algorithm", "estimator", "out", "init", "resume", "run")}  # a name or path follows
+VALUED = {
+    f"--{name}" for name in "algorithm estimator out init resume run space join storage study".split()
+}  # a name or path follows
 
 
 class UsageError(ValueError):

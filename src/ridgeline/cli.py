@@ -327,7 +327,7 @@ def sweep(arguments: Sequence[str]) -> int:
     parsed = parse(options.Sweep, arguments, "ridgeline sweep", components=True)
     from ridgeline.sweep.command import command
 
-    document, code = command(parsed, names_of(arguments))
+    document, code = command(parsed)
     if parsed.options.json:
         print_json(document)
     return code

@@ -42,7 +42,7 @@ def one_per_run(kind: str, items: list[Any], num_runs: int) -> list[Any]:
     return items if len(items) == num_runs else items * num_runs
 
 
-def stack_estimators(estimators: list[Any], num_envs: int) -> Any:
+def stack_estimators(estimators: list[Any], rows_per_run: int) -> Any:
     """One estimator for the runs of a shard; a coefficient that differs between them becomes a (B,) tensor."""
     coefficients = components.stack(estimators)
     differing = {name: values for name, values in coefficients.items() if len(set(values)) > 1}
@@ -51,7 +51,7 @@ def stack_estimators(estimators: list[Any], num_envs: int) -> Any:
     stacked = copy.copy(estimators[0])
     for name, values in differing.items():
         # in float64, as a run of its own holds it: a product of two coefficients is then the same bits
-        column = torch.tensor(values, dtype=torch.float64).repeat_interleave(num_envs)
+        column = torch.tensor(values, dtype=torch.float64).repeat_interleave(rows_per_run)
         object.__setattr__(stacked, name, column)  # frozen, and validated one by one already
     return stacked
 

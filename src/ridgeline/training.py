@@ -157,7 +157,7 @@ class Training:
         for algorithm, estimator in zip(algorithms, estimators, strict=True):
             self._check_estimator(env, population, algorithm, estimator)
         iterations = torch.tensor([self._iterations(self.lengths[run]) for run in runs], dtype=torch.float64)
-        return Shard(env, population, slots.stack_estimators(estimators, num_envs), build, iterations)
+        return Shard(env, population, slots.stack_estimators(estimators, env.rows_per_run), build, iterations)
 
     def _check_estimator(self, env: VectorEnv, population: Population, algorithm: Any, estimator: Any) -> None:
         warning = estimator.check(env, population, algorithm) if hasattr(estimator, "check") else None
@@ -290,7 +290,7 @@ class Training:
         shard.num_iterations[place] = self._iterations(self.lengths[run])
         first = run - place
         estimators = self.estimators[first : first + shard.population.num_runs]
-        shard.estimator = slots.stack_estimators(estimators, shard.env.num_envs)
+        shard.estimator = slots.stack_estimators(estimators, shard.env.rows_per_run)
         shard.env.restart(place, seed)
         if getattr(shard.env, "_rollout", None) is not None:  # where acting goes on
             shard.env._rollout.observation[-1] = torch.from_numpy(shard.env.observation)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from ridgeline import components, run_directory
-from ridgeline.arguments import Parsed, UsageError
+from ridgeline.arguments import DEFAULTS, Parsed, UsageError
 from ridgeline.sweep import conduct, outcome, plan, space
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.outcome import Outcome
@@ -26,16 +26,16 @@ SHORTEST = 0.1  # of the longest run: the shortest that is searched
 AT_WORK = {"workers", "places", "out", "resume", "join", "storage", "study", "lease", "json", "quiet", "environment"}
 
 
-def command(parsed: Parsed, names: dict[str, str]) -> tuple[dict[str, Any], int]:
+def command(parsed: Parsed) -> tuple[dict[str, Any], int]:
     """Conduct a new sweep, or go on with one, or work at one that is conducted elsewhere; (its result, exit code)."""
     asked = parsed.options
-    named = {kind: name for kind, name in names.items() if name.endswith(".py")}
+    named = {kind: name for kind, name in parsed.names.items() if name.endswith(".py")}
     if asked.environment and (asked.environment.endswith(".py") or ":" in asked.environment):
         named["environment"] = asked.environment
     num_workers = asked.workers or available_cores()
     if num_workers < 1 or asked.lease <= 0:
         raise UsageError(f"workers = {num_workers}, lease = {asked.lease}; use numbers above 0")
-    directory, storage, study = _find(parsed, names, num_workers)
+    directory, storage, study = _find(parsed, num_workers)
     ledger = Ledger(storage)
     made = Plan(**ledger.study(study).specification)
     ledger.close()
@@ -55,11 +55,13 @@ def command(parsed: Parsed, names: dict[str, str]) -> tuple[dict[str, Any], int]
     return document, 128 + stop.number if stop.number else 0
 
 
-def _find(parsed: Parsed, names: dict[str, str], num_workers: int) -> tuple[Path, str, str]:
+def _find(parsed: Parsed, num_workers: int) -> tuple[Path, str, str]:
     """(directory, storage, study) of the sweep to work at, made where it is new."""
     asked = parsed.options
     if asked.resume is None and asked.join is None:
-        directory = Path(asked.out) if asked.out is not None else _directory(asked.environment, names["algorithm"])
+        directory = (
+            Path(asked.out) if asked.out is not None else _directory(asked.environment, parsed.names["algorithm"])
+        )
         study = asked.study or directory.name
         conduct.create(directory, asked.storage, study, make_plan(parsed, num_workers))
         return directory, str(asked.storage or directory / conduct.LEDGER), study
@@ -160,8 +162,7 @@ def candidates_table(found: list[Outcome], made: Plan) -> Any:
 def described(one: Outcome, made: Plan) -> str:
     """The command that trains it."""
     names = {kind: getattr(made, kind)["name"] for kind in KINDS}
-    defaults = {"algorithm": "ppo", "estimator": "gae", "policy": "mlp"}
-    words = [f"--{kind} {name}" for kind, name in names.items() if name != defaults[kind]]
+    words = [f"--{kind} {name}" for kind, name in names.items() if name not in (DEFAULTS[kind], "mlp")]
     fixed = {name: value for kind in KINDS for name, value in changed(getattr(made, kind), kind).items()}
     for name, value in (fixed | one.configuration | made.space["groups"].get(one.configuration.get(GROUP), {})).items():
         if name in (GROUP, *KINDS):
