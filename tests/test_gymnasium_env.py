@@ -18,6 +18,7 @@ from ridgeline.environments import resolve
 from ridgeline.gymnasium import InstancesEnv, SingleEnv
 from ridgeline.kernel import InvalidEnvironment, define
 from ridgeline.registration import FOLDER, gymnasium_ids
+from ridgeline.sources import load_source
 
 IDS = {name: id for id, name in gymnasium_ids().items()}
 # What the checker calls too low, too high or not normalised is what the environment is.
@@ -37,7 +38,10 @@ def run_python(code):
 
 
 def test_every_built_in_environment_has_an_id():
-    assert sorted(IDS) == ridgeline.names()
+    several = {name for name in ridgeline.names() if hasattr(load_source(FOLDER / f"{name}.py"), "num_agents")}
+    assert set(IDS) == set(ridgeline.names()) - several and "connect_four" in several
+    with pytest.raises(InvalidEnvironment, match="connect_four has 2 agents; Gymnasium's are of one"):
+        SingleEnv("connect_four")
     assert IDS["breakout"] == "ridgeline/Breakout-v0" and IDS["cartpole_swingup"] == "ridgeline/CartpoleSwingup-v0"
     assert set(IDS.values()) <= set(gymnasium.registry)
     assert resolve("ridgeline/Breakout-v0") == resolve("breakout")
@@ -58,7 +62,7 @@ def test_an_id_that_names_the_module_needs_no_import():
 
 
 @pytest.mark.filterwarnings(OF_THE_SPACE)
-@pytest.mark.parametrize("name", ridgeline.names())
+@pytest.mark.parametrize("name", IDS)
 def test_gymnasiums_checker(name, monkeypatch):
     """In plain Python, which behaves as the compiled code does (test_envs.py): nothing is to be compiled."""
     monkeypatch.setattr(ridgeline.gymnasium, "define", lambda path, parameters: define(path, False, parameters))
@@ -72,6 +76,15 @@ def test_gymnasiums_checker_of_compiled_code():
 
 
 # ----------------------------------------------------------------------------------------------- against SyncVectorEnv
+
+
+def test_observations_of_several_parts():
+    truth, envs = SyncVectorEnv([lambda: SingleEnv("spaces")] * 3), InstancesEnv("spaces", 3)
+    results = [(truth.reset(seed=[1, 2, 3])[0], envs.reset(seed=[1, 2, 3])[0])]
+    results += [(truth.step(one)[0], envs.step(one)[0]) for one in np.zeros((4, 3, 2), np.int64)]
+    for ours, theirs in results:
+        assert list(ours) == ["bits", "image"]
+        assert all((ours[key] == theirs[key]).all() for key in ours)
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from games import STAY, UP, ball, fold, go, make, one
 
+from ridgeline import court
 from ridgeline.canvas import Canvas
-from ridgeline.envs import pong
 
 
 def test_pong_returns():
@@ -93,6 +93,6 @@ def test_pong_draw():
     def at(x, y):
         return tuple(int(part) for part in pixels[round((112 - y) * 3), round(x * 3)])
 
-    assert at(154.5, 20) == pong.PLAYER and at(5.5, 70) == pong.OPPONENT
-    assert at(154.5, 70) == at(5.5, 20) == pong.BACKGROUND
-    assert at(100, 50) == at(50, 99) == at(50, -4) == pong.EDGE
+    assert at(154.5, 20) == court.PLAYER and at(5.5, 70) == court.OPPONENT
+    assert at(154.5, 70) == at(5.5, 20) == court.BACKGROUND
+    assert at(100, 50) == at(50, 99) == at(50, -4) == court.EDGE

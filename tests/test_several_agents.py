@@ -142,6 +142,8 @@ BAD = {  # what is replaced in the arena, by what; the line that is named and wh
     "nested": ("spaces.Discrete(10)", "spaces.Dict({})", "observation part 'health' is Dict()"),
     "part name": ('"health": spaces', '"own health": spaces', "'own health' is no name; `observe` writes observation"),
     "booleans": ("absent=players", "absent=(np.bool_, (3,))", "absent is an array of booleans; Numba needs np.int8"),
+    "method": ("absent=players", "round=players", "State: 'round' is a method of NumPy's records; use another name"),
+    "method part": ('"health": spaces', '"flat": spaces', "observation_space: 'flat' is a method of NumPy's records"),
     "header": ("food=np.int64", "world_length=np.int64", "'world_length' occurs more than once"),
     "both": ("life: int = 6", "size: int = 6", "Parameters and Structure both have size; rename one"),
     "no default": ("num_players: int = 3", "num_players: int", "the default of Structure.num_players is missing;"),
@@ -152,8 +154,8 @@ BAD = {  # what is replaced in the arena, by what; the line that is named and wh
 PLACE = {"alive number": "def alive", "pair": "def step", "nothing": "def step", "NaN": "def step",
          "mask unwritten": "def action_mask", "mask of nothing": "def action_mask", "unwritten part": "def observe",
          "no structure": "def State"}  # fmt: skip
-NO_LINE = {"agents", "statistic", "mask twice", "nested", "part name", "booleans", "header", "both", "no default",
-           "missing"}  # fmt: skip
+NO_LINE = {"agents", "statistic", "mask twice", "nested", "part name", "booleans", "method", "method part", "header",
+           "both", "no default", "missing"}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -157,6 +157,8 @@ def _check_compiles(dtype: np.dtype, path: Path, where: str) -> None:
     for name in dtype.names or ():
         if dtype[name].shape and dtype[name].base == np.bool_:
             raise InvalidEnvironment(f"{path}: {where}: {name} is an array of booleans; Numba needs np.int8 there")
+        if hasattr(np.record, name):
+            raise InvalidEnvironment(f"{path}: {where}: {name!r} is a method of NumPy's records; use another name")
 
 
 def _observations(module, path: Path, found: dict[str, Any], several: bool) -> tuple[Any, Form]:

@@ -28,6 +28,7 @@ from ridgeline.canvas import Canvas
 from ridgeline.environments import resolve
 from ridgeline.film import terminal_frame
 from ridgeline.kernel import InvalidEnvironment, define, seed_rows, without_autoreset
+from ridgeline.observations import unpack
 from ridgeline.vector import TRAINING, CompiledEnv, Step
 
 _RENDER_MODES = ["rgb_array", "ansi"]
@@ -44,6 +45,8 @@ class _Instances:
         if render_mode not in (None, *_RENDER_MODES):
             raise InvalidEnvironment(f"render_mode = {render_mode!r}; use None, {' or '.join(_RENDER_MODES)}")
         self.definition = define(path, parameters=parameters)
+        if self.definition.num_agents > 1:
+            raise InvalidEnvironment(f"{environment} has {self.definition.num_agents} agents; Gymnasium's are of one")
         if max_episode_steps is not None:
             self.definition = self.definition._replace(max_episode_steps=max_episode_steps)
         self.env = CompiledEnv(without_autoreset(self.definition), num_envs, 0, TRAINING)
@@ -86,6 +89,10 @@ class _Instances:
             raise ValueError(f"{self.env.name}: an action is not in {space}")
         return action.astype(np.int64)
 
+    def seen(self, observation: np.ndarray) -> Any:
+        """Observations as their space says: of a Dict, views of the parts."""
+        return unpack(self.env.observation_space, observation)
+
     def picture(self, row: int) -> Any:
         """The frame of one instance: an array (H, W, 3), or text with colours; None without a render_mode."""
         if self.render_mode is None:
@@ -127,13 +134,14 @@ class SingleEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._instances.seed(0, 1, seed)
-        return self._instances.reset(np.arange(1))[0], {}
+        return self._instances.seen(self._instances.reset(np.arange(1))[0]), {}
 
     def step(self, action):
         if self._instances.ended[0]:
             raise ResetNeeded(f"{self._instances.env.name}: the episode has ended; call reset()")
         step = self._instances.step(np.asarray(action)[np.newaxis])
-        return step.observation[0], float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
+        seen = self._instances.seen(step.observation[0])
+        return seen, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
 
     def render(self):
         return self._instances.picture(0)
@@ -193,7 +201,7 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
         observation = instances.env.observation.copy()  # the one before is the caller's
         observation[mask] = instances.reset(np.flatnonzero(mask))
         instances.env.observation = observation
-        return observation, {}
+        return instances.seen(observation), {}
 
     def step(self, actions):
         instances = self._instances
@@ -211,10 +219,10 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
             ended = instances.ended.copy()
             final = np.full(self.num_envs, None, dtype=object)
             for row in np.flatnonzero(ended):
-                final[row] = step.observation[row].copy()
+                final[row] = instances.seen(step.observation[row].copy())
             infos = {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
             step.observation[ended] = instances.reset(np.flatnonzero(ended))
-        return step.observation, reward, terminated, truncated, infos
+        return instances.seen(step.observation), reward, terminated, truncated, infos
 
     def render(self):
         frames = [self._instances.picture(row) for row in range(self.num_envs)]

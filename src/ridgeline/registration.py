@@ -21,10 +21,13 @@ def names() -> list[str]:
 
 
 def gymnasium_ids() -> dict[str, str]:
-    """Gymnasium id -> name. Gymnasium counts versions from 0: the file's `Version: 1` is -v0."""
+    """Gymnasium id -> name of each environment of one agent. Gymnasium counts versions from 0: `Version: 1` is -v0."""
     ids = {}
     for name in names():
-        version = re.search(r"^Version: (\d+)$", (FOLDER / f"{name}.py").read_text(encoding="utf-8"), re.M)
+        text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+        if re.search(r"^(num_agents\b|def num_agents\b)", text, re.M):
+            continue  # Gymnasium has no API for several
+        version = re.search(r"^Version: (\d+)$", text, re.M)
         title = "".join(part.capitalize() for part in name.split("_"))
         ids[f"ridgeline/{title}-v{int(version[1]) - 1 if version else 0}"] = name
     return ids

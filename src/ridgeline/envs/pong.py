@@ -37,21 +37,20 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import compiled, state_dtype, uniform, uniform_between
+from ridgeline.court import (
+    MIDDLE,
+    ONE,
+    PADDLE_SPEED,
+    ZERO,
+    draw_court,
+    fly,
+    moved,
+    serve,
+)
+from ridgeline.kernel import compiled, state_dtype
 
 POINTS = 21
-
-# Every length that meets a float32 is one, so that compiled and plain Python agree bit for bit.
-ZERO, ONE = np.float32(0), np.float32(1)
-WIDTH, HEIGHT, MIDDLE = np.float32(160), np.float32(96), np.float32(48)
-LEFT_LINE, RIGHT_LINE = np.float32(8), np.float32(152)  # where the ball's centre meets the paddles
-PADDLE_HALF = np.float32(6)
-BALL_HALF = 1.0
-REACH = np.float32(7)  # half the paddle and half the ball
-PADDLE_SPEED = np.float32(2)
 AIM = np.float32(4)  # how far from its paddle's centre the opponent tries to hit
-SPEED, GAIN, MAX_SPEED = np.float32(2), np.float32(0.125), np.float32(3)
-SLOPE = np.float32(1.2)
 
 State = state_dtype(
     paddle=np.float32,
@@ -109,80 +108,20 @@ def observe(state, observation, p):
 @compiled
 def advance(state, move, opponent_speed):
     """One frame; returns 1 for a point won, -1 for a point lost, else 0."""
-    state.paddle = min(max(state.paddle + move, PADDLE_HALF), HEIGHT - PADDLE_HALF)
+    state.paddle = moved(state.paddle, move)
     aim = AIM if state.paddle > MIDDLE else -AIM
     way = (state.y + aim if state.velocity_x < ZERO else MIDDLE) - state.opponent
-    way = min(max(way, -opponent_speed), opponent_speed)
-    state.opponent = min(max(state.opponent + way, PADDLE_HALF), HEIGHT - PADDLE_HALF)
-
-    x = state.x + state.velocity_x
-    y = state.y + state.velocity_y
-    if x > RIGHT_LINE or x < LEFT_LINE:
-        if x > WIDTH:
-            state.opponent_points += ONE
-            serve(state)
-            return -1.0
-        if x < ZERO:
-            state.points += ONE
-            serve(state)
-            return 1.0
-        if state.x <= RIGHT_LINE and x > RIGHT_LINE:
-            x, y = meet_paddle(state, state.paddle, RIGHT_LINE, x, y)
-        elif state.x >= LEFT_LINE and x < LEFT_LINE:
-            x, y = meet_paddle(state, state.opponent, LEFT_LINE, x, y)
-    if y < ZERO:
-        y = -y
-        state.velocity_y = -state.velocity_y
-    elif y > HEIGHT:
-        y = HEIGHT + HEIGHT - y
-        state.velocity_y = -state.velocity_y
-    state.x = x
-    state.y = y
-    return 0.0
+    state.opponent = moved(state.opponent, min(max(way, -opponent_speed), opponent_speed))
+    point = fly(state, state.opponent, state.paddle)
+    if point > 0.0:
+        state.points += ONE
+    elif point < 0.0:
+        state.opponent_points += ONE
+    return point
 
 
-@compiled
-def serve(state):
-    """A new ball in the middle column, to either side alike."""
-    state.x = WIDTH / np.float32(2)
-    state.y = np.float32(uniform_between(state, 24.0, 72.0))
-    state.velocity_x = SPEED if uniform(state) < 0.5 else -SPEED
-    state.velocity_y = np.float32(uniform_between(state, -0.75, 0.75))
-
-
-@compiled
-def meet_paddle(state, paddle, line, x, y):
-    """The ball crossed a paddle's line to (x, y): where it is now, returned or flying on."""
-    since = (x - line) / state.velocity_x  # the part of this frame after it met the line
-    at = y - since * state.velocity_y
-    if at < ZERO:
-        at = -at
-    elif at > HEIGHT:
-        at = HEIGHT + HEIGHT - at
-    place = (at - paddle) / REACH
-    if abs(place) > ONE:
-        return x, y
-    speed = min(abs(state.velocity_x) + GAIN, MAX_SPEED)
-    state.velocity_x = -speed if state.velocity_x > ZERO else speed
-    state.velocity_y = SLOPE * place * speed
-    return line + since * state.velocity_x, at + since * state.velocity_y
-
-
-BACKGROUND, EDGE = (144, 72, 17), (236, 236, 236)
-PLAYER, OPPONENT = (92, 186, 92), (213, 130, 74)
 frames_per_second = 60
 
 
 def draw(state, canvas):
-    canvas.world(0, 160, -8, 112)
-    canvas.fill(BACKGROUND)
-    edge = BALL_HALF  # the ball's side touches where its centre turns
-    canvas.rectangle(0, -8, 160, -edge, EDGE)
-    canvas.rectangle(0, 96 + edge, 160, 101, EDGE)
-    for y in range(1, 96, 6):
-        canvas.rectangle(79.6, y, 80.4, y + 3, (176, 112, 60))
-    canvas.rectangle(4, state.opponent - 6, 8 - edge, state.opponent + 6, OPPONENT)
-    canvas.rectangle(152 + edge, state.paddle - 6, 156, state.paddle + 6, PLAYER)
-    canvas.rectangle(state.x - edge, state.y - edge, state.x + edge, state.y + edge, EDGE)
-    canvas.text(36, 103.5, f"{int(state.opponent_points)}", OPPONENT, 6)
-    canvas.text(116, 103.5, f"{int(state.points)}", PLAYER, 6)
+    draw_court(state, canvas, state.opponent, state.paddle, state.opponent_points, state.points)
