@@ -146,7 +146,7 @@ def interval(
     The first factor mends the spread of R resampled runs, which is too small by it; the second is the quantile of
     Student's t over the normal one, with the degrees of freedom of Satterthwaite's formula over environments, for the
     spread itself is a guess from R runs. Measured coverage in percent, lowest to highest over normal, beta, bimodal,
-    log-normal and measured scores (`python benchmarks/coverage.py`; 500 studies each, standard deviation 1):
+    log-normal and measured scores (`python benchmarks/interval_coverage.py`; 500 studies each, standard deviation 1):
 
         environments   runs   IQM, rliable's percentiles   IQM, this interval   mean, this interval
                    1      3                     69 to 74             87 to 93              62 to 93
