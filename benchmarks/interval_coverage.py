@@ -1,4 +1,4 @@
-"""How often intervals cover the truth, and how often equal arms are told apart: `python benchmarks/interval_coverage.py`.
+"""How often intervals cover the truth, and how often equal arms are told apart: run this file.
 
 For each kind of score (normal, beta, bimodal, log-normal, and the measured final returns of estimator_study.jsonl,
 smoothed a little) five worlds are drawn, each with its own distribution per environment; in each, `--studies` studies
