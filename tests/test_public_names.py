@@ -26,7 +26,7 @@ SIGNATURES = {
         "stop=None, started=None"
     ),
     ridgeline.load: "directory, environment=None, policy=None",
-    ridgeline.evaluate: "run, episodes=100, greedy=False, seed=0, environment=None",
+    ridgeline.evaluate: "run, episodes=100, greedy=False, seed=0, environment=None, parameters=None",
     ridgeline.iterate: "environment, **settings",
     ridgeline.Training: (
         "environment, algorithm='ppo', estimator='gae', policy='auto', *, total_steps=1000000, num_runs=None, seed=0, "

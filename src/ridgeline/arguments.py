@@ -10,8 +10,9 @@ import dataclasses
 import difflib
 import inspect
 import io
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,11 +42,18 @@ class Parsed:
     names: dict[str, str] = dataclasses.field(default_factory=dict)  # of the components, or their files
 
 
-def parse(options: type, arguments: Sequence[str], program: str, components: bool = False) -> Parsed:
+def parse(
+    options: type,
+    arguments: Sequence[str],
+    program: str,
+    components: bool = False,
+    environment: Callable[[Any], str] | None = None,
+) -> Parsed:
     """The `options`, a dataclass whose positional field may be called `environment`, from the `arguments` of `program`.
 
     With `components`, the fields of the named algorithm, estimator and policy are flags too, and so are the
-    environment's parameters, as `--environment.NAME`.
+    environment's parameters, as `--environment.NAME`. `environment` names the environment, given the options, where it
+    is not among them.
 
     Raises: UsageError; UnknownComponent and InvalidEnvironment for names and files. Exits after `--help`.
     """
@@ -56,23 +64,27 @@ def parse(options: type, arguments: Sequence[str], program: str, components: boo
     _check_names(groups)
     help_wanted = bool({"-h", "--help"} & set(arguments))
     literal = False
-    if components and (help_wanted or any(argument.startswith("--environment.") for argument in arguments)):
+    if components:
+        environment = environment or operator.attrgetter("environment")
+    changes = any(argument.startswith("--environment.") for argument in arguments)
+    if environment is not None and (changes or (help_wanted and components)):
         rest = _without(arguments)
-        environment = _parse(groups, rest, program, components)[0].options.environment
-        if environment:
-            kind, literal = _parameters(environment, arguments)
-            title = tyro.conf.arg(name="environment", help=f"Parameters of {environment}.")
+        name = environment(_parse(groups, rest, program, components)[0].options)
+        if name:
+            kind, literal = _parameters(name, arguments)
+            title = tyro.conf.arg(name="environment", help=f"Parameters of {name}.")
             groups["parameters"] = Annotated[kind, title]
     arguments = ["--help"] if help_wanted else arguments  # positional ones before it would not be explained
     parsed, flags = _parse(groups, arguments, program, components)
     known_elsewhere = any(getattr(parsed.options, name, None) is not None for name in ("resume", "join"))
     if getattr(parsed.options, "environment", None) == "" and not known_elsewhere:
         raise UsageError(f"name an environment: {program} ENV; ridgeline list shows them")
+    given = {_name(argument, flags) for argument in arguments if argument.startswith("--")}
     return Parsed(
         parsed.options,
-        {_name(argument, flags) for argument in arguments if argument.startswith("--")},
+        given,
         **{kind: getattr(parsed, kind, None) for kind in DEFAULTS},
-        parameters=_changed(getattr(parsed, "parameters", None), literal),
+        parameters=_changed(getattr(parsed, "parameters", None), given, literal),
         names=named,
     )
 
@@ -252,14 +264,13 @@ def _parameters(environment: str, arguments: Sequence[str]) -> tuple[type, bool]
     return dataclasses.make_dataclass("Parameters", fields, frozen=True), True
 
 
-def _changed(parameters: Any, literal: bool) -> dict[str, Any]:
-    """What was given of the environment's parameters: all of a Gymnasium one's, those that differ from the default."""
+def _changed(parameters: Any, given: set[str], literal: bool) -> dict[str, Any]:
+    """What was given of the environment's parameters: of a Gymnasium one everything."""
     if parameters is None:
         return {}
     if literal:
         return {name: _literal(text) for name, text in vars(parameters).items()}
-    defaults = parameters._field_defaults
-    return {name: value for name, value in parameters._asdict().items() if value != defaults[name]}
+    return {name: value for name, value in parameters._asdict().items() if f"environment.{name}" in given}
 
 
 def _literal(text: str) -> Any:

@@ -145,8 +145,9 @@ def _claim(out: str | None, environment: str, algorithm: str) -> Path:
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    asked = parse(options.Evaluate, arguments, "ridgeline evaluate").options
-    run = _load(asked)
+    parsed = parse(options.Evaluate, arguments, "ridgeline evaluate", environment=_trained_on)
+    asked = parsed.options
+    run = _load(parsed)
     from ridgeline import evaluation
 
     ways = {"greedy": True} if asked.greedy else {"sampled": False, "greedy": True}
@@ -173,8 +174,9 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 
 def watch(arguments: Sequence[str]) -> int:
-    asked = parse(options.Watch, arguments, "ridgeline watch").options
-    run = _load(asked)
+    parsed = parse(options.Watch, arguments, "ridgeline watch", environment=_trained_on)
+    asked = parsed.options
+    run = _load(parsed)
     from ridgeline import evaluation
 
     returns = evaluation.watch(
@@ -189,13 +191,23 @@ def watch(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _load(asked: Any) -> Any:
+def _load(parsed: Parsed) -> Any:
+    """The run, in an environment whose parameters are changed as the line says."""
     from ridgeline.session import load
 
+    asked = parsed.options
     run = load(asked.run, asked.environment, asked.policy)
     for note in run.notes:
         print(f"ridgeline: {note}", file=sys.stderr)
+    run.parameters.update(parsed.parameters)
     return run
+
+
+def _trained_on(asked: Any) -> str:
+    """The environment of a run directory, by whose parameters `--environment.NAME` is read."""
+    from ridgeline.run_directory import environment, read_config
+
+    return str(environment(read_config(Path(asked.run)), asked.environment))
 
 
 # ------------------------------------------------------------------------------------------------------- other commands
@@ -240,10 +252,12 @@ def bench(arguments: Sequence[str]) -> int:
         print("usage: ridgeline bench environment NAME | ridgeline bench train NAME; each has a --help of its own")
         return 0
     if what == "environment":
-        asked = parse(options.BenchEnvironment, arguments[1:], "ridgeline bench environment").options
+        program = "ridgeline bench environment"
+        parsed = parse(options.BenchEnvironment, arguments[1:], program, environment=lambda one: one.environment)
+        asked = parsed.options
         from ridgeline.bench import environment
 
-        document = environment(asked.environment, asked.envs, asked.seconds)
+        document = environment(asked.environment, asked.envs, asked.seconds, parsed.parameters)
     elif what == "train":
         parsed = parse(options.BenchTrain, arguments[1:], "ridgeline bench train", components=True)
         asked = parsed.options

@@ -84,6 +84,7 @@ def evaluate(
     greedy: bool = False,
     seed: int | Sequence[int] = 0,
     environment: str | Path | ModuleType | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> Evaluation:
     """The returns and lengths of `episodes` whole episodes of each run, all runs side by side.
 
@@ -96,12 +97,14 @@ def evaluate(
         greedy: take the most probable action instead of sampling.
         seed: run r plays with seed + r; or one seed per run. Equal numbers as in training give other episodes.
         environment: of modules; or the user's own that the run directory needs; or another one to play in.
+        parameters: of the environment that differ from those of the training: other levels, another difficulty.
 
     Raises: EvaluationError, session.RunError, InvalidEnvironment.
     """
     if not isinstance(episodes, int) or episodes < 1:
         raise EvaluationError(f"episodes = {episodes!r}; use a whole number from 1")
     trained = _trained(run, environment)
+    trained = dataclasses.replace(trained, parameters={**trained.parameters, **(parameters or {})})
     num_runs = len(trained.policies)
     seeds = as_seeds(range(seed, seed + num_runs) if isinstance(seed, int) else seed)
     if len(seeds) != num_runs:

@@ -83,7 +83,12 @@ class Opened:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate(Opened):
-    """Play whole episodes with each run's policy: with sampled actions, and with the most probable ones."""
+    """Play whole episodes with each run's policy: with sampled actions, and with the most probable ones.
+
+    ridgeline evaluate runs/maze --environment.start-level 200 --environment.num-levels 0
+
+    --environment.NAME changes a parameter of the environment: other levels, another difficulty.
+    """
 
     episodes: int = 100
     """Episodes of each run."""
@@ -95,7 +100,10 @@ class Evaluate(Opened):
 
 @dataclasses.dataclass(frozen=True)
 class Watch(Opened):
-    """Draw the environment in the terminal while a run's policy plays, or write a film."""
+    """Draw the environment in the terminal while a run's policy plays, or write a film.
+
+    --environment.NAME changes a parameter of the environment: other levels, another difficulty.
+    """
 
     index: int = 0
     """Which of the runs."""
