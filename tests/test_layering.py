@@ -18,7 +18,7 @@ registration cache sources observations
 state loops declarations rehearsal
 kernel levels ground order_book court envs/* vector gymnasium_rows workers adapters/* environments
 canvas
-film gymnasium
+film gymnasium controls play new_environment
 distributions normalize layers
 encoders
 policies optimizers

@@ -29,6 +29,8 @@ Train policies by policy gradients, many runs side by side.
   train ENV                 train a policy on an environment; continue a training
   evaluate RUN              play episodes with the policies of a run directory
   watch RUN                 draw them in the terminal, or film them
+  play ENV                  play it yourself at the keyboard
+  new-env NAME              write a commented environment file that trains at once
   list                      name the environments, algorithms, estimators and policies
   bench environment NAME    environment steps per second on one core
   bench train NAME          training steps per second, against the arithmetic limit
@@ -213,6 +215,25 @@ def _trained_on(asked: Any) -> str:
 # ------------------------------------------------------------------------------------------------------- other commands
 
 
+def play(arguments: Sequence[str]) -> int:
+    parsed = parse(options.Play, arguments, "ridgeline play", environment=lambda one: one.environment)
+    asked = parsed.options
+    from ridgeline.play import play
+
+    returns = play(asked.environment, asked.seed, parsed.parameters, asked.frames_per_second)
+    print(f"Episode return {', '.join(f'{one:.5g}' for one in returns) or 'unknown: no episode has ended'}")
+    return 0
+
+
+def new_env(arguments: Sequence[str]) -> int:
+    asked = parse(options.NewEnvironment, arguments, "ridgeline new-env").options
+    from ridgeline.new_environment import new_environment
+
+    path = new_environment(asked.name, Path())
+    print(f"Wrote {path}. Now: ridgeline train {path} --steps 500000, ridgeline play {path}, and change it")
+    return 0
+
+
 def list_components(arguments: Sequence[str]) -> int:
     asked = parse(options.List, arguments, "ridgeline list").options
     groups = {kind: _summaries(kind) for kind in ("environments", "algorithms", "estimators", "policies")}
@@ -366,6 +387,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 COMMANDS = {
     "train": train,
+    "play": play,
+    "new-env": new_env,
     "evaluate": evaluate,
     "watch": watch,
     "list": list_components,

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from torch import nn
 from ridgeline.canvas import Canvas
 from ridgeline.distributions import draw_noise
 from ridgeline.environments import resolve
-from ridgeline.film import terminal_frame, write_gif, write_mp4
+from ridgeline.film import other_screen, show_frame, write_gif, write_mp4
 from ridgeline.policies import clip_action
 from ridgeline.population import Population, random_stream
 from ridgeline.session import Trained, load
@@ -322,10 +321,9 @@ def _film(player: Player, rate: float, episodes: int, max_frames: int, every: in
 def _show(player: Player, rate: float, episodes: int, max_frames: int | None, out: IO[str]) -> None:
     """Draw in the terminal's other screen at `rate`, leaving out pictures where drawing is too slow."""
     player.picture()  # what has no picture says so before the screen changes
-    out.write("\x1b[?1049h\x1b[?25l")
     size = None
     begin = time.perf_counter()
-    try:
+    with other_screen(out):
         for number in range(sys.maxsize if max_frames is None else max_frames):
             late = time.perf_counter() - begin - number / rate
             if late < 1 / rate or player.ended:
@@ -337,18 +335,9 @@ def _show(player: Player, rate: float, episodes: int, max_frames: int | None, ou
                 if len(player.finished) >= episodes:
                     return
             player.advance()
-    finally:
-        out.write("\x1b[?25h\x1b[?1049l")
-        out.flush()
 
 
 def _draw(player: Player, size: Any, out: IO[str]) -> Any:
-    """One picture with its caption, from the upper left corner; the terminal's size now."""
-    now = shutil.get_terminal_size()
-    out.write("\x1b[H" if now == size else "\x1b[2J\x1b[H")
-    out.write(terminal_frame(player.picture(), now.columns, now.lines - 2).replace("\n", "\r\n"))
+    """One picture with its caption; the terminal's size now."""
     caption = f"step {player.step:,}   reward {player.reward:g}   return {player.episode_return:.5g}"
-    caption += "   the end" if player.ended else "   Ctrl+C ends"
-    out.write(f"\r\n{caption[: now.columns - 1]}\x1b[K")
-    out.flush()
-    return now
+    return show_frame(player.picture(), caption + ("   the end" if player.ended else "   Ctrl+C ends"), size, out)

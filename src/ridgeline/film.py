@@ -6,12 +6,14 @@ name and renamed, so a name never holds half a film.
 
 import math
 import os
+import shutil
 import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -40,6 +42,30 @@ def terminal_frame(pixels: np.ndarray, columns: int, rows: int) -> str:
     picture = Image.fromarray(np.ascontiguousarray(pixels)).resize((across, 2 * down), Image.Resampling.BOX)
     lines = np.asarray(picture).reshape(down, 2, across, 3).transpose(0, 2, 1, 3).reshape(down, across, 6)
     return "\n".join(_terminal_line(line.tolist()) for line in lines)
+
+
+def show_frame(pixels: np.ndarray, caption: str, size: os.terminal_size | None, out: IO[str]) -> os.terminal_size:
+    """Draw a frame and one line below it from the upper left corner; returns the terminal's size.
+
+    `size` is what the last call returned; where it is another now, the screen is cleared first.
+    """
+    now = shutil.get_terminal_size()
+    out.write("\x1b[H" if now == size else "\x1b[2J\x1b[H")
+    out.write(terminal_frame(pixels, now.columns, now.lines - 2).replace("\n", "\r\n"))
+    out.write(f"\r\n{caption[: now.columns - 1]}\x1b[K")
+    out.flush()
+    return now
+
+
+@contextmanager
+def other_screen(out: IO[str]) -> Iterator[None]:
+    """Use the terminal's other screen, without a cursor, and give the first one back whatever happens."""
+    out.write("\x1b[?1049h\x1b[?25l")
+    try:
+        yield
+    finally:
+        out.write("\x1b[?25h\x1b[?1049l")
+        out.flush()
 
 
 def _terminal_line(cells: list[list[int]]) -> str:

@@ -122,6 +122,31 @@ class Watch(Opened):
 
 
 @dataclasses.dataclass(frozen=True)
+class Play:
+    """Play an environment at the keyboard, in the terminal; its picture has a line with the keys below it.
+
+    ridgeline play breakout
+
+    ridgeline play maze --environment.difficulty 1
+    """
+
+    environment: Environment = ""
+    """A name that `ridgeline list` shows, a file.py of yours, a Gymnasium id, or module:Class."""
+    seed: Annotated[int | None, _optional("N")] = None
+    """Seed of the game; another one each time if not given."""
+    frames_per_second: Annotated[float | None, _optional("N")] = None
+    """Speed; the environment's own if not given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NewEnvironment:
+    """Write NAME.py here: a small environment with comments, which trains at once, to be changed into yours."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Name of the environment and of its file: lower-case letters, digits and _."""
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchEnvironment:
     """Environment steps per second on one thread, observation writing and autoreset included."""
 
