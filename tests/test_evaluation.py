@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import shutil
 import time
 
 import numpy as np
@@ -398,7 +400,7 @@ def test_ctrl_c_gives_the_terminal_back(monkeypatch):
 
 def test_a_terminal_that_changes_its_size_is_cleared(monkeypatch):
     sizes = iter([(80, 24), (80, 24), (40, 10), (40, 10)])
-    monkeypatch.setattr(evaluation.shutil, "get_terminal_size", lambda: evaluation.shutil.os.terminal_size(next(sizes)))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size(next(sizes)))
     monkeypatch.setattr(evaluation.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(evaluation.time, "perf_counter", lambda: 0.0)
     out = Terminal()

@@ -226,18 +226,19 @@ def search(env: CompiledEnv, width: int, actions: tuple[int, ...], worth) -> np.
     states, owner = env.state.copy(), np.arange(levels)
     solved, column = np.zeros(levels, bool), 2 + env.statistics.index("solved")
     generator = np.random.default_rng(0)
+    copies = CompiledEnv(env.definition, width * levels * num_actions)
     for _ in range(500):
         count = len(states) * num_actions
-        copies = CompiledEnv(env.definition, 1)
-        copies.state, copies.parameters = np.repeat(states, num_actions).view(np.recarray), env.parameters
-        resize(copies, count)
-        step = copies.step(np.tile(actions, len(states)))
+        copies.state[:count] = np.repeat(states, num_actions)
+        step = copies.step(np.resize(actions, copies.num_rows))
+        ended = step.episode_row < count  # what lies behind is left over
+        rows, won = step.episode_row[ended], step.episode[ended, column] == 1
         whose = np.repeat(owner, num_actions)
-        solved[whose[step.episode_row[step.episode[:, column] == 1]]] = True
+        solved[whose[rows[won]]] = True
         keep = np.ones(count, bool)
-        keep[step.episode_row] = False
+        keep[rows] = False
         keep &= ~solved[whose]
-        states, owner = copies.state[keep], whose[keep]
+        states, owner = copies.state[:count][keep], whose[keep]
         if not len(states):
             break
         number, key = worth(states, owner)
@@ -250,16 +251,6 @@ def search(env: CompiledEnv, width: int, actions: tuple[int, ...], worth) -> np.
         rank = np.arange(len(order)) - np.searchsorted(owner[order], owner[order])
         states, owner = states[order[rank < width]], owner[order[rank < width]]
     return solved
-
-
-def resize(env: CompiledEnv, rows: int) -> None:
-    """Make the arrays of `env` fit that many rows."""
-    env.num_envs = rows
-    for name in ("_reward", "_terminated", "_truncated", "_final_row", "_episode_row", "_episode", "_own_observation",
-                 "_final_observation"):  # fmt: skip
-        array = getattr(env, name)
-        setattr(env, name, np.zeros((rows, *array.shape[1:]), array.dtype))
-    env._action_shape = (rows,)
 
 
 def runner_worth(states: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

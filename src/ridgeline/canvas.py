@@ -115,6 +115,16 @@ class Canvas:
         self._draw.ellipse(box, fill=_colour(colour))
 
 
+class Rendered:
+    """In a Canvas's place, where the environment renders its own frame: takes it as it is."""
+
+    def image(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+
+    def pixels(self) -> np.ndarray:
+        return self._pixels
+
+
 def _finite(*numbers: float) -> bool:
     return all(math.isfinite(number) for number in numbers)
 

@@ -34,7 +34,7 @@ def action_names(space: spaces.Space, documentation: str | None) -> list[str]:
     sentence = re.split(r"[.:] ", re.sub(r"\s+", " ", found[1]) if found else "")[0].rstrip(".")
     # "0 stays, 1 moves left", and "2, 4 and 5 stay too": a clause begins with its number, or with several
     for numbers, text in re.findall(r"(?:^|(?<!\d), |; |; and )((?:\d+, )*(?:\d+ and )?\d+) ([a-z][^,;()]*)", sentence):
-        name = re.split(r" (?:by|with|in|within|where|if|and|on|for)\b", text)[0].removesuffix(" too")
+        name = re.split(r" (?:by|with|in|within|where|if|and|on|for)\b", text)[0].strip().removesuffix(" too")
         each = [int(number) for number in re.findall(r"\d+", numbers)]
         if not re.match(r"(and|or)\b", text) and max(each) < len(names) and "apply" not in name:
             for action in each:
@@ -135,4 +135,3 @@ class Controls:
             for part, low, high in ((0, "left", "right"), (1, "down", "up"), (2, "a", "d"), (3, "s", "w"))
             if low in axes
         )
-

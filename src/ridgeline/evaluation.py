@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ridgeline.canvas import Canvas
+from ridgeline.canvas import Canvas, Rendered
 from ridgeline.distributions import draw_noise
 from ridgeline.environments import resolve
 from ridgeline.film import other_screen, show_frame, write_gif, write_mp4
@@ -288,22 +288,12 @@ class Player:
         if self.ended and self._picture is not None:
             return self._picture
         module = getattr(getattr(self.env, "definition", None), "module", None)
-        canvas = _Frame() if module is None else Canvas(*getattr(module, "canvas_size", (480, 360)))
+        canvas = Rendered() if module is None else Canvas(*getattr(module, "canvas_size", (480, 360)))
         if not self.env.draw(0, canvas):
             way_out = "has no render_mode rgb_array" if module is None else "add draw(state, canvas) to its file"
             raise EvaluationError(f"{self.env.name} has no picture: {way_out}")
         self._picture = canvas.pixels()
         return self._picture
-
-
-class _Frame:
-    """Takes a rendered frame as it is."""
-
-    def image(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
-
-    def pixels(self) -> np.ndarray:
-        return self._pixels
 
 
 def _film(player: Player, rate: float, episodes: int, max_frames: int, every: int) -> Iterator[np.ndarray]:

@@ -45,14 +45,15 @@ def terminal_frame(pixels: np.ndarray, columns: int, rows: int) -> str:
 
 
 def show_frame(pixels: np.ndarray, caption: str, size: os.terminal_size | None, out: IO[str]) -> os.terminal_size:
-    """Draw a frame and one line below it from the upper left corner; returns the terminal's size.
+    """Draw a frame and the lines of the caption below it from the upper left corner; returns the terminal's size.
 
     `size` is what the last call returned; where it is another now, the screen is cleared first.
     """
     now = shutil.get_terminal_size()
     out.write("\x1b[H" if now == size else "\x1b[2J\x1b[H")
-    out.write(terminal_frame(pixels, now.columns, now.lines - 2).replace("\n", "\r\n"))
-    out.write(f"\r\n{caption[: now.columns - 1]}\x1b[K")
+    lines = caption.split("\n")
+    out.write(terminal_frame(pixels, now.columns, now.lines - 1 - len(lines)).replace("\n", "\r\n"))
+    out.write("".join(f"\r\n{line[: now.columns - 1]}\x1b[K" for line in lines))
     out.flush()
     return now
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from gymnasium import spaces
 
-from ridgeline.canvas import Canvas
+from ridgeline.canvas import Canvas, Rendered
 from ridgeline.controls import Controls
 from ridgeline.environments import make
 from ridgeline.film import other_screen, show_frame
 from ridgeline.kernel import sample_action
-from ridgeline.vector import EVALUATION, VectorEnv
+from ridgeline.vector import EVALUATION
 
 MAX_FRAMES_PER_SECOND = 60.0
 SEQUENCES = {
@@ -121,21 +120,11 @@ class Game:
         self.pixels = self._draw()
 
     def _draw(self) -> np.ndarray:
-        canvas = _Frame() if self.canvas_size is None else Canvas(*self.canvas_size)
+        canvas = Rendered() if self.canvas_size is None else Canvas(*self.canvas_size)
         if not self.env.draw(0, canvas):
             way_out = "it has no render_mode rgb_array" if self.canvas_size is None else "add draw(state, canvas)"
             raise PlayError(f"{self.env.name} has no picture: {way_out}")
         return canvas.pixels()
-
-
-class _Frame:
-    """Takes a rendered frame as it is."""
-
-    def image(self, pixels: np.ndarray) -> None:
-        self._pixels = pixels
-
-    def pixels(self) -> np.ndarray:
-        return self._pixels
 
 
 def play(
@@ -210,5 +199,5 @@ def _until(keys: Any, end: float, waits: bool) -> Iterator[str]:
 def _caption(game: Game, paused: bool) -> str:
     numbers = f"step {game.step:,}  reward {game.reward:g}  return {game.episode_return:.5g}"
     if game.ended:
-        return f"{numbers}  the end: Enter plays on, q quits"
-    return f"{numbers}{'  PAUSED' * paused}  {game.controls.help()}  p pause  q quit"
+        return f"{numbers}  the end\nEnter plays on  q quit"
+    return f"{numbers}{'  PAUSED' * paused}\n{game.controls.help()}  p pause  q quit"

@@ -16,8 +16,8 @@ Observation
                upwards, 1 + its velocity's sign, 1; all four 0 where there is
                none
     uint8. With `pixels` = 1 a picture instead, 64 x 64 x 3 uint8: 16 x 16 tiles, the runner's in the fifth column.
-Action: 0 stops, 1 runs right, 2 runs left, 3 jumps, 4 jumps right, 5 jumps left. A jump needs ground. Speed changes by 1
-    a step, up to 3; a jump begins with 6 upwards, and gravity takes 1 a step, down to -6.
+Action: 0 stops, 1 runs right, 2 runs left, 3 jumps, 4 jumps right, 5 jumps left; a jump needs ground. Speed changes by
+    1 a step, up to 3; a jump begins with 6 upwards, and gravity takes 1 a step, down to -6.
 Reward: for each column reached for the first time its share of the course: 1 in all at the flag. Best mean return: 1;
     random play: 0.13 (easy) and 0.083 (hard).
 Start: a course of 32 to 40 columns (easy) or 48 to 60 (hard): flats, steps, gaps, spikes, platforms over lava, walkers
