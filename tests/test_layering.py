@@ -27,7 +27,7 @@ population rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots
-training run_directory session evaluation meter view statistics bench reproduce
+training run_directory session evaluation loopback watch_page meter view statistics bench reproduce
 sweep/ranges sweep/space sweep/sampler sweep/outcome sweep/plan sweep/trainer sweep/worker sweep/local sweep/progress
 sweep/conduct
 stopping comparison_spec comparison_runs comparison compare_command

@@ -16,6 +16,7 @@ import ridgeline
 from ridgeline import board, cli, report, report_runs, report_sections, report_sweep, statistics
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.comparison import run
+from ridgeline.loopback import PortError
 from ridgeline.policies import MLP
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.records import Run, Trial
@@ -297,7 +298,7 @@ def test_the_board_is_for_this_machine(server, folder):
     for path in ("../", "/etc", "runs/../../"):
         assert ask(server, f"/page.json?path={path}")[0] == 404
     assert ask(server, "/../../etc/passwd")[0] == 404
-    with pytest.raises(report.ReportError, match=r"cannot be used.*another --port"):
+    with pytest.raises(PortError, match=r"cannot be used.*another --port"):
         board.serve(folder, port)
 
 

@@ -179,6 +179,8 @@ def watch(arguments: Sequence[str]) -> int:
     parsed = parse(options.Watch, arguments, "ridgeline watch", environment=_trained_on)
     asked = parsed.options
     run = _load(parsed)
+    if asked.web:
+        return _watch_in_browser(run, asked)
     from ridgeline import evaluation
 
     returns = evaluation.watch(
@@ -190,6 +192,25 @@ def watch(arguments: Sequence[str]) -> int:
         print(f"The film is {film}")
     if asked.json:
         print_json({"run_dir": asked.run, "episode_return": returns, "gif": asked.gif, "mp4": asked.mp4})
+    return 0
+
+
+def _watch_in_browser(run: Any, asked: Any) -> int:
+    from ridgeline import loopback, watch_page
+    from ridgeline.evaluation import Player
+
+    if asked.gif or asked.mp4:
+        raise UsageError("--web shows it live; write a film with --gif or --mp4 alone")
+    title = f"{run.config['environment']} after {run.steps:,} steps"
+    stage = watch_page.Stage(lambda seed: Player(run, asked.index, asked.greedy, seed), asked.seed,
+                             asked.frames_per_second, title)  # fmt: skip
+    server = watch_page.serve(stage, asked.port)
+    print(f"http://{loopback.ADDRESS}:{server.server_port}/ shows {asked.run}; Ctrl+C ends it", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+        stage.close()
     return 0
 
 
@@ -347,10 +368,10 @@ def report(arguments: Sequence[str]) -> int:
 
 def board(arguments: Sequence[str]) -> int:
     asked = parse(options.Board, arguments, "ridgeline board").options
-    from ridgeline import board
+    from ridgeline import board, loopback
 
     server = board.serve(asked.directory, asked.port)
-    print(f"http://{board.ADDRESS}:{server.server_port}/ shows {asked.directory}; Ctrl+C ends it", flush=True)
+    print(f"http://{loopback.ADDRESS}:{server.server_port}/ shows {asked.directory}; Ctrl+C ends it", flush=True)
     try:
         server.serve_forever()
     finally:

@@ -187,6 +187,14 @@ class _Choice:
             self.step += 1
         return clip_action(space, action.flatten(0, 1).numpy())
 
+    def view(self) -> tuple[Any, float]:
+        """What the first row's policy thinks of the current observation: distribution, and value in units of reward.
+
+        The tensors of the distribution have the rows (1, 1) in front. Of several predictions the last one is told.
+        """
+        observation = torch.from_numpy(self.env.observation[:1]).unflatten(0, (1, -1))
+        return self.population.distribution(observation), float(self.population.value(observation)[0, 0, -1])
+
 
 # ------------------------------------------------------------------------------------------------------------- watching
 

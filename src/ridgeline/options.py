@@ -117,6 +117,10 @@ class Watch(Opened):
     """Write an MP4 instead of showing it."""
     frames_per_second: Annotated[float | None, _optional("N")] = None
     """Speed; the environment's own if not given."""
+    web: Flag = False
+    """Show it in a browser instead: live, with pause and speed, the value and the probability of each action."""
+    port: int = 0
+    """Port of the page on this machine; 0 for any that is free."""
     json: Flag = False
     """Make the last line on standard output one JSON object."""
 

@@ -142,16 +142,17 @@ def play(
 
     Raises: PlayError, InvalidEnvironment.
     """
-    stdin, out = stdin or sys.stdin, out or sys.stdout
-    if not (stdin.isatty() and out.isatty()):
+    source, screen = stdin or sys.stdin, out or sys.stdout
+    assert source is not None and screen is not None
+    if not (source.isatty() and screen.isatty()):
         raise PlayError("playing needs a terminal: standard input and output must be one")
-    seed = int(np.random.SeedSequence().entropy or 0) % 2**31 if seed is None else seed  # another game each time
-    game = Game(environment, seed, parameters or {})
+    chosen = int(np.random.default_rng().integers(2**31)) if seed is None else seed  # another game each time
+    game = Game(environment, chosen, parameters or {})
     rate = min(frames_per_second or game.env.frames_per_second, MAX_FRAMES_PER_SECOND)
     returns: list[float] = []
     try:
-        with suppress(KeyboardInterrupt), keyboard(stdin) as keys, other_screen(out):
-            _loop(game, keys, rate, returns, out)
+        with suppress(KeyboardInterrupt), keyboard(source) as keys, other_screen(screen):
+            _loop(game, keys, rate, returns, screen)
     finally:
         game.env.close()
     return returns
