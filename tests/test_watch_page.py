@@ -144,7 +144,7 @@ def test_distributions_as_json():
     np.testing.assert_allclose(told["parts"][1], [0.5, 0.25, 0.25], rtol=1e-6)
     assert told["value"] == 1.5
     space = spaces.Box(np.float32([-2, -np.inf]), np.float32([2, np.inf]))
-    gaussian = DiagonalGaussian(torch.tensor([[[0.5, 1.0]]]), torch.zeros(1, 1, 2))
+    gaussian = DiagonalGaussian(torch.tensor([[[0.5, 1.0]]]), torch.zeros(1, 1, 2, requires_grad=True))
     told = describe_policy(gaussian, math.inf, space, None)
     assert told["mean"] == [0.5, 1.0] and told["std"] == [1, 1] and told["low"] == [-2, -3] and told["high"] == [2, 3]
     assert told["value"] is None and told["entropy"] == pytest.approx(math.log(2 * math.pi * math.e))

@@ -165,7 +165,7 @@ def describe_policy(distribution: Any, value: float, space: spaces.Space, docume
     elif isinstance(distribution, Categorical):
         told["parts"] = [distribution.log_probs.exp().flatten().tolist()]
         told["names"] = action_names(space, documentation)
-    told["entropy"] = float(distribution.entropy().flatten()[0])
+    told["entropy"] = float(distribution.entropy().detach().flatten()[0])
     return told
 
 
