@@ -11,18 +11,21 @@ class FakeEnv(VectorEnv):
     """Each row counts its steps and is rewarded for action 0; episodes are terminated or truncated at random.
 
     All that a row does comes from a generator of its own, so it is the same in any population. `skip` is the share of
-    cells that are no transition: such a row waits, and its observation is `garbage`, where given.
+    cells that are no transition: such a row waits, and its observation is `garbage`, where given, but for the cut of
+    rollouts of `rollout_length`.
     """
 
     name, digest, statistics, max_episode_steps = "fake", "fake", (), 50
     resumes_exactly = True
 
     def __init__(
-        self, observation_space, action_space, num_envs=4, seed=0, num_agents=1, skip=None, garbage=None, ends=0.2
-    ):
+        self, observation_space, action_space, num_envs=4, seed=0, num_agents=1, skip=None, garbage=None, ends=0.2,
+        rollout_length=8,
+    ):  # fmt: skip
         self.observation_space, self.action_space = observation_space, action_space
         self.seeds, self.num_envs, self.num_agents = as_seeds(seed), num_envs, num_agents
         self.skip, self.garbage, self.ends = skip, garbage, ends
+        self.rollout_length, self.clock = rollout_length, 0
         self.generators = [np.random.default_rng([s, i]) for s in self.seeds for i in range(num_envs * num_agents)]
         shape, dtype = storage_shape_dtype(observation_space)
         rows = len(self.generators)
@@ -31,10 +34,6 @@ class FakeEnv(VectorEnv):
         self.observation = np.zeros((rows, *shape), dtype)
         for row in range(rows):
             self.observation[row] = self.observe(row)
-
-    @property
-    def num_rows(self):
-        return len(self.generators)
 
     def observe(self, row):
         """A random observation of the row; its first number is the step within the episode."""
@@ -73,6 +72,7 @@ class FakeEnv(VectorEnv):
     def step(self, action, out=None):
         rows = self.num_rows
         assert len(action) == rows
+        self.clock += 1
         reward, terminated, truncated = np.zeros(rows), np.zeros(rows, bool), np.zeros(rows, bool)
         valid = self.awake.copy()
         observation = np.empty_like(self.observation) if out is None else out
@@ -96,7 +96,7 @@ class FakeEnv(VectorEnv):
             if self.skip is not None:
                 self.awake[row] = generator.random() >= self.skip
             observation[row] = self.observe(row)
-            if not self.awake[row] and self.garbage is not None:
+            if not self.awake[row] and self.garbage is not None and self.clock % self.rollout_length:
                 self.fill(observation, row)
         self.observation = observation
         shape = self.observation.shape[1:]

@@ -27,7 +27,8 @@ from ridgeline.estimators.adaptive_mixture import (
     reference_error,
 )  # fmt: skip
 from ridgeline.policies import MLP
-from ridgeline.rollout import LastLayer, Rollout, collect
+from ridgeline.rollout import Rollout, collect
+from ridgeline.storage import LastLayer
 from ridgeline.training import Training
 
 FORMS = ("shrunk", "nonnegative", "gated")
@@ -208,8 +209,8 @@ def test_gradients_are_those_of_autograd(environment, parameters, num_runs):
         assert one.sound
         trace = np.zeros((4, layer.score.shape[-1] * (layer.feature.shape[-1] + 1) + layer.score_free.shape[-1]))
         gradient, _ = mixture.gradients(
-            one.advantage, np.zeros(COUNT, np.float32), one.error, one.ends, np.float32(0.9), one.score, one.feature,
-            one.free, np.arange(4), trace.astype(np.float32),
+            one.advantage, np.zeros(COUNT, np.float32), one.error, one.ends, one.valid, np.float32(0.9), one.score,
+            one.feature, one.free, np.arange(4), trace.astype(np.float32),
         )  # fmt: skip
         rows, module = slice(4 * run, 4 * run + 4), policy.double()
         distribution, _ = module(rollout.observation[:-1, rows].double())
@@ -465,7 +466,7 @@ def test_the_reference_sees_beyond_the_rollout():
                 trace = trace if carried else 0 * trace
                 _, reference = mixture.gradients(
                     np.zeros((2, together, 1), np.float32), np.zeros(1, np.float32), given[0], given[1],
-                    np.float32(gamma), given[3], given[2], given[4], np.arange(together), trace,
+                    np.ones_like(given[1]), np.float32(gamma), given[3], given[2], given[4], np.arange(together), trace,
                 )  # fmt: skip
                 total = total + reference.astype(np.float64)
             found.append(total / together)

@@ -20,10 +20,10 @@ kernel levels ground order_book court envs/* vector gymnasium_rows workers adapt
 canvas
 film gymnasium controls play new_environment
 distributions normalize layers
-encoders
-policies optimizers
+streams recurrent encoders
+policies recurrent_policies optimizers
 calls
-population rollout mixture estimators/* algorithms/* components
+population storage valid_rows rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots

@@ -106,7 +106,8 @@ def test_gradients_and_the_trace_that_goes_on(monkeypatch, steps, num_envs, scor
         part = slice(start, start + steps)
         inputs = [np.ascontiguousarray(a[part]) for a in (advantage, error, ends, score, feature, score_free)]
         a, d, e, s, f, s0 = inputs
-        gradient, reference = mixture.gradients(a, centre, d, e, decay, s, f, s0, instances, trace)
+        every = np.ones(e.shape, bool)
+        gradient, reference = mixture.gradients(a, centre, d, e, every, decay, s, f, s0, instances, trace)
         assert gradient.shape == (4, psi.shape[2]) and reference.shape == (psi.shape[2],)
         until = slice(0, start + steps)
         expected = twin_gradients(
@@ -127,16 +128,17 @@ def test_moments_and_mix():
     advantage = (rng.normal(size=(11, 7, 5)) * [1, 1e-3, 1e3, 1, 1] + [0, 1, 100, -5, 0]).astype(np.float32)
     advantage[..., 4] = 2.5  # does not vary
     mean, square = np.empty(5), np.empty(5)
-    mixture.moments(advantage, mean, square)
+    every = np.ones((11, 7), bool)
+    mixture.moments(advantage, every, mean, square)
     exact = advantage.astype(np.float64).reshape(-1, 5)
     np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-12)
     np.testing.assert_allclose(square, (exact**2).mean(0), rtol=1e-12)
     weight, out = np.array([1.0, -700.0, 2e-3, 0.3, 5.0]), np.empty((11, 7), np.float32)
-    mixture.mix(advantage, mean, weight, out)
+    mixture.mix(advantage, every, mean, weight, out)
     expected = (exact - exact.mean(0)) @ weight
     expected = (expected - expected.mean()) / expected.std()
     np.testing.assert_allclose(out, expected.reshape(11, 7), atol=1e-5)
-    mixture.mix(advantage, mean, np.array([0.0, 0, 0, 0, 1]), out)
+    mixture.mix(advantage, every, mean, np.array([0.0, 0, 0, 0, 1]), out)
     assert np.abs(out).max() < 1e-6  # nothing varies: no division by zero
 
 
@@ -317,3 +319,36 @@ def test_a_fold_never_sees_itself(monkeypatch, what):
     held_out(changed["matrix"], changed["vector"], mass, prior)
     before, after = found[:8], found[8:]
     assert [fold for fold in range(8) if np.array_equal(before[fold], after[fold])] == [3]
+
+
+def test_cells_that_do_not_count_change_nothing():
+    """Moments, mixture, gradients, traces of 5 steps are those of 8 of which 3 do not count, whatever stands there."""
+    rng = np.random.default_rng(4)
+    kept = np.array([0, 2, 3, 5, 6])
+    valid = np.zeros((8, 3), bool)
+    valid[kept] = True
+    weight, centre = rng.normal(size=2), np.zeros(2, np.float32)
+    found = []
+    for garbage in (np.nan, 1e9, None):
+        rng = np.random.default_rng(5)
+        arrays = [rng.normal(size=(8, 3, size)).astype(np.float32) for size in (2, 1, 2, 3, 1)]
+        ends = (rng.random((8, 3)) < 0.3) & valid
+        for array in arrays[1:]:
+            array[~valid] = 0 if garbage is None else garbage
+        arrays[0][~valid] = 0  # an estimator leaves numbers there
+        flags, arrays, ends = (valid, arrays, ends) if garbage is not None else (
+            valid[kept], [np.ascontiguousarray(array[kept]) for array in arrays], np.ascontiguousarray(ends[kept])
+        )  # fmt: skip
+        advantage, error, score, feature, free = arrays
+        mean, square, out = np.empty(2), np.empty(2), np.zeros(flags.shape, np.float32)
+        mixture.moments(advantage, flags, mean, square)
+        mixture.mix(advantage, flags, mean, weight, out)
+        trace = np.zeros((3, 2 * 4 + 1), np.float32)
+        gradient, reference = mixture.gradients(
+            advantage, centre, np.ascontiguousarray(error[..., 0]), ends, flags, np.float32(0.9), score, feature, free,
+            np.arange(3), trace,
+        )  # fmt: skip
+        found.append((mean, square, out[flags], trace, gradient, reference))
+    for one in found[:2]:
+        for part, expected in zip(one, found[2], strict=True):
+            np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-5)

@@ -66,7 +66,7 @@ SIGNATURES = {
     population.Population.update: "self, loss, minibatch, active=None",
     population.Population.shuffles: "self, rows, num_epochs",
     population.Population.clock: "self, phase",
-    population.Population.update_target_moments: "self, target",
+    population.Population.update_target_moments: "self, target, valid=None",
     population.Population.update_observation_moments: "self, rollout",
     policies.MLP.build: "self, observation_space, action_space, num_values=1",
     policies.CNN.build: "self, observation_space, action_space, num_values=1",
@@ -89,7 +89,7 @@ FIELDS = {
     rollout.Estimate: "advantage target target_weight metrics",
     rollout.Rollout: (
         "num_runs observation action log_prob value next_value reward terminated truncated episode_row episode "
-        "log_ratio final population"
+        "log_ratio final population valid num_agents state cut_state"
     ),
 }
 
@@ -129,6 +129,14 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "dae"): "gamma corrected",
     ("policy", "mlp"): (
         "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
+    ),
+    ("policy", "gru"): (
+        "hidden_sizes state_size memory_steps encoder channels activation normalize_observation observation_clip "
+        "normalize_value log_std"
+    ),
+    ("policy", "lstm"): (
+        "hidden_sizes state_size memory_steps encoder channels activation normalize_observation observation_clip "
+        "normalize_value log_std"
     ),
     ("policy", "cnn"): (
         "encoder channels hidden_sizes activation normalize_observation observation_clip normalize_value log_std"

@@ -1,4 +1,8 @@
-"""How a policy is called: for one run directly, for many with stacked parameters where it knows them, else mapped."""
+"""How a policy is called: for one run directly, for many with stacked parameters where it knows them, else mapped.
+
+A recurrent policy is called on one step, as a pair (observation, state), or on a `Sequence`; one that knows single
+steps only is unrolled here.
+"""
 
 import copy
 from collections.abc import Callable
@@ -8,6 +12,8 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
+
+from ridgeline.recurrent import Sequence, unroll
 
 Tensors = dict[str, torch.Tensor]
 
@@ -44,7 +50,7 @@ class Calls:
             return then(*call(self.stacked, observation), *extra)
 
         def one(parameters, buffers, observation, *extra):
-            return then(*functional_call(self.module, (parameters, buffers), (observation,)), *extra)
+            return then(*call(_Bound(self.module, parameters, buffers), observation), *extra)
 
         return vmap(one)(self.parameters, self.buffers, observation, *extra)
 
@@ -55,7 +61,8 @@ class Calls:
         less overhead); inside, calling the policy on exactly these observations gives what was computed.
         """
         if not self.mapped:
-            value, metrics = loss(self.module, first(minibatch), {k: v[0] for k, v in coefficients.items()})
+            policy = _Unrolled(self.module) if _by_steps(self.module) else self.module
+            value, metrics = loss(policy, first(minibatch), {k: v[0] for k, v in coefficients.items()})
             return value.unsqueeze(0), {k: v.detach().unsqueeze(0) for k, v in metrics.items()}
         prepared = () if self.stacked is None else self.stacked(minibatch["observation"])
 
@@ -63,12 +70,39 @@ class Calls:
             def policy(observation):
                 if prepared and observation is minibatch["observation"]:
                     return prepared
-                return functional_call(self.module, (parameters, buffers), (observation,))
+                return both(_Bound(self.module, parameters, buffers), observation)
 
             return loss(policy, minibatch, coefficients)
 
         values, metrics = vmap(one)(self.parameters, self.buffers, minibatch, coefficients, prepared)
         return values, {name: tensor.detach() for name, tensor in metrics.items()}
+
+
+class _Bound:
+    """A module with other parameters and buffers than its own."""
+
+    def __init__(self, module: nn.Module, parameters: Tensors, buffers: Tensors):
+        self.module, self.tensors = module, (parameters, buffers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def __call__(self, *observation):
+        return functional_call(self.module, self.tensors, observation)
+
+
+class _Unrolled:
+    """A recurrent policy of single steps, called on sequences."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+
+    def __call__(self, observation):
+        return both(self.module, observation)
+
+
+def _by_steps(policy) -> bool:
+    return getattr(policy, "recurrent", False) and not getattr(policy, "stackable", False)
 
 
 def first(tensors: Any) -> Any:
@@ -77,7 +111,17 @@ def first(tensors: Any) -> Any:
 
 
 def both(policy, observation):
-    return policy(observation)
+    """(distribution, value) of rows or of a Sequence; (distribution, value, state) of a pair (observation, state)."""
+    if isinstance(observation, Sequence) and _by_steps(policy):
+        return unroll(policy, observation, policy.initial_state(len(observation.state)))[:2]
+    return policy(*observation) if type(observation) is tuple else policy(observation)
+
+
+def states(policy, sequence: Sequence):
+    """The states after each step of a Sequence, (L * M, S)."""
+    if _by_steps(policy):
+        return unroll(policy, sequence, policy.initial_state(len(sequence.state)))[2:]
+    return (policy.states(sequence),)
 
 
 def distribution(policy, observation):

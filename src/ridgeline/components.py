@@ -21,11 +21,12 @@ import ridgeline.algorithms
 import ridgeline.estimators
 from ridgeline.encoders import is_picture, parts
 from ridgeline.policies import CNN, MLP
+from ridgeline.recurrent_policies import GRU, LSTM
 from ridgeline.sources import describe
 
 METHODS = {"algorithm": "iterate", "estimator": "__call__", "policy": "build"}
 _FOLDERS = {"algorithm": ridgeline.algorithms, "estimator": ridgeline.estimators}
-POLICIES = {"mlp": MLP, "cnn": CNN}
+POLICIES = {"mlp": MLP, "cnn": CNN, "gru": GRU, "lstm": LSTM}
 
 
 class UnknownComponent(ValueError):

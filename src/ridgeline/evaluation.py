@@ -19,13 +19,13 @@ from ridgeline.distributions import draw_noise
 from ridgeline.environments import resolve
 from ridgeline.film import other_screen, show_frame, write_gif, write_mp4
 from ridgeline.policies import clip_action
-from ridgeline.population import Population, random_stream
+from ridgeline.population import Population
 from ridgeline.session import Trained, load
-from ridgeline.vector import VectorEnv, as_seeds
+from ridgeline.streams import PLAY, random_stream
+from ridgeline.vector import Step, VectorEnv, as_seeds
 
 MAX_STEPS = 100_000  # of one episode, where the environment has no limit
 MAX_ROWS, MAX_OUTSIDE_ROWS = 4096, 64  # instances at once, of a compiled and of an outside environment
-PLAY = 14  # purpose of the random streams of actions, beside those of population.py
 NOISE_STEPS = 64
 FILM_SECONDS = 60
 GIF_FRAMES_PER_SECOND = 50  # viewers slow down what is faster
@@ -142,15 +142,16 @@ def _population(policies: Sequence[nn.Module], env: VectorEnv) -> Population:
 
 def _play(env: VectorEnv, population: Population, episodes: int, greedy: bool) -> np.ndarray:
     """(R, episodes, 2 + S): return, length and statistics of each run's episodes."""
-    num_runs, num_envs = population.num_runs, env.num_envs
-    shares = np.diff(np.linspace(0, episodes, num_envs + 1).astype(np.int64))
+    num_runs, per_run = population.num_runs, env.rows_per_run
+    shares = np.diff(np.linspace(0, episodes, per_run + 1).astype(np.int64))
     share = np.tile(shares, num_runs)
-    place = np.tile(np.cumsum(shares) - shares, num_runs) + np.repeat(np.arange(num_runs) * episodes, num_envs)
+    place = np.tile(np.cumsum(shares) - shares, num_runs) + np.repeat(np.arange(num_runs) * episodes, per_run)
     table = np.full((num_runs * episodes, 2 + len(env.statistics)), np.nan)
     count, age = np.zeros_like(share), np.zeros_like(share)
     choose = _Choice(env, population, greedy)
     while (waiting := count < share).any():
         step = env.step(choose())
+        choose.after(step)
         age += 1
         rows = step.episode_row
         age[rows] = 0
@@ -172,15 +173,26 @@ class _Choice:
         self.env, self.population, self.greedy = env, population, greedy
         self.step = 0
 
+    def after(self, step: Step) -> None:
+        """A recurrent policy forgets the episodes that ended, and remembers what it saw only where it was asked."""
+        if not self.population.recurrent:
+            return
+        if step.valid is not None:
+            valid = torch.from_numpy(step.valid).view(*self.before.shape[:2], 1)
+            self.population.state = torch.where(valid, self.population.remembered(self.before.shape[1]), self.before)
+        self.population.forget(step.episode_row)
+
     def __call__(self) -> np.ndarray:
         runs, space = self.population.num_runs, self.env.action_space
+        if self.population.recurrent:
+            self.before = self.population.remembered(self.env.rows_per_run)
         observation = torch.from_numpy(self.env.observation).unflatten(0, (runs, -1))
         if self.greedy:
             action = self.population.greedy(observation)
         else:
             block, step = divmod(self.step, NOISE_STEPS)
             if step == 0:
-                shape = (NOISE_STEPS, self.env.num_envs)
+                shape = (NOISE_STEPS, self.env.rows_per_run)
                 noise = [draw_noise(space, random_stream(seed, PLAY, block), shape) for seed in self.env.seeds]
                 self.noise = torch.from_numpy(np.stack(noise, 1))
             action, _, _ = self.population.act(observation, self.noise[step])
@@ -284,6 +296,7 @@ class Player:
         if self._frame < self.frames_per_action - 1:
             self.env.state["episode_length"] -= 1  # type: ignore[attr-defined]  # the time limit counts actions
         result = self.env.step(self._action)
+        self.choose.after(result)
         self.reward += float(result.reward[0])
         self.episode_return += float(result.reward[0])
         self.ended = len(result.episode_row) > 0

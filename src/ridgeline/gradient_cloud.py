@@ -243,7 +243,7 @@ class _Critic:
         estimate, population.memory = self.estimator(own, population.memory)
         population.update_target_moments(estimate.target)
         if estimate.target is not None:
-            rows = own.length * own.num_envs
+            rows = own.num_samples
             for order in population.shuffles(rows, NUM_EPOCHS):
                 for index in order.chunk(min(NUM_MINIBATCHES, rows), 1):
                     population.update(value_loss, own.rows(index, estimate))
@@ -281,6 +281,11 @@ class _Group:
             except ValueError as error:
                 self.refused[label] = str(error)
         population = self.acting.population
+        if population.recurrent or env.num_agents > 1:
+            raise ValueError(
+                "the cloud is of policies without memory in environments of one agent; give it another policy or "
+                "environment"
+            )
         spans = [
             np.arange(start, start + math.prod(shape))
             for start, shape in (population.shapes[name] for name in self.actor)

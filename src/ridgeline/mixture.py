@@ -44,23 +44,27 @@ def components(reward, value, next_value, terminated, truncated, gamma, head, de
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def moments(advantage, mean, square):
-    """Mean and mean square of each component: advantage (T, N, C) -> (C,), (C,) float64."""
+def moments(advantage, valid, mean, square):
+    """Mean and mean square of each component over valid cells (T, N): advantage (T, N, C) -> (C,), (C,) float64."""
     steps, rows, num_components = advantage.shape
     mean[:] = 0
     square[:] = 0
+    count = 0
     for t in range(steps):
         for row in range(rows):
+            if not valid[t, row]:
+                continue
+            count += 1
             for c in range(num_components):
                 a = np.float64(advantage[t, row, c])
                 mean[c] += a
                 square[c] += a * a
-    mean /= steps * rows
-    square /= steps * rows
+    mean /= max(count, 1)
+    square /= max(count, 1)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _scores_and_reference(error, ends, decay, score, feature, free, instances, trace, psi, reference):
+def _scores_and_reference(error, ends, valid, decay, score, feature, free, instances, trace, psi, reference):
     """Fill psi (T, n, P) of some instances, add to reference (P,), and carry their traces on."""
     num_scores, width, num_free = score.shape[2], feature.shape[2], free.shape[2]
     for i in range(len(instances)):
@@ -68,6 +72,9 @@ def _scores_and_reference(error, ends, decay, score, feature, free, instances, t
         e = trace[n]
         for t in range(len(error)):
             line = psi[t, i]
+            if not valid[t, n]:
+                line[:] = 0
+                continue
             for s in range(num_scores):
                 part = line[s * (width + 1) : (s + 1) * (width + 1)]
                 value = score[t, n, s]
@@ -84,7 +91,7 @@ def _scores_and_reference(error, ends, decay, score, feature, free, instances, t
                 e[:] = 0
 
 
-def gradients(advantage, centre, error, ends, decay, score, feature, free, instances, trace):
+def gradients(advantage, centre, error, ends, valid, decay, score, feature, free, instances, trace):
     """Policy gradients in the last layer's weights, of some instances of one run: the sums over their rows of
 
         gradient[c] = Σ (Âₜ⁽ᶜ⁾ − centre_c) ψₜ,      reference = Σ δₜ eₜ,   eₜ = ψₜ + γ eₜ₋₁ within an episode,
@@ -95,8 +102,9 @@ def gradients(advantage, centre, error, ends, decay, score, feature, free, insta
     TD(1), Sutton & Barto 2018, section 12.2).
 
     Args: advantage (T, N, C) float32; centre (C,) float32; error (T, N): the reference's TD errors δ; ends (T, N) bool;
-    decay: its γ; score (T, N, S), feature (T, N, F), free (T, N, S0); instances: those to take; trace (N, P): e at the
-    rollout's beginning, left as it is at its end, P = S (F + 1) + S0. Returns gradient (C, P), reference (P,).
+    valid (T, N) bool: the cells that count; decay: its γ; score (T, N, S), feature (T, N, F), free (T, N, S0);
+    instances: those to take; trace (N, P): e at the rollout's beginning, left as it is at its end, P = S (F + 1) + S0.
+    Returns gradient (C, P), reference (P,).
     """
     length, size = len(error), trace.shape[1]
     gradient, reference = np.zeros((len(centre), size), np.float32), np.zeros(size, np.float32)
@@ -106,31 +114,35 @@ def gradients(advantage, centre, error, ends, decay, score, feature, free, insta
         part = instances[start : start + together]
         if len(part) != psi.shape[1]:
             psi = np.empty((length, len(part), size), np.float32)
-        _scores_and_reference(error, ends, decay, score, feature, free, part, trace, psi, reference)
+        _scores_and_reference(error, ends, valid, decay, score, feature, free, part, trace, psi, reference)
         centred = (advantage[:, part] - centre).reshape(-1, len(centre))
         gradient += centred.T @ psi.reshape(-1, size)
     return gradient, reference
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def mix(advantage, mean, weight, out):
-    """out (T, N) = sum over c of weight_c (advantage (T, N, C) − mean_c), standardised: mean 0, variance 1."""
+def mix(advantage, valid, mean, weight, out):
+    """out (T, N) = sum over c of weight_c (advantage (T, N, C) − mean_c), standardised: mean 0, variance 1 over valid
+    cells (T, N); the others are 0."""
     steps, rows, num_components = advantage.shape
-    total, square = 0.0, 0.0
+    total, square, count = 0.0, 0.0, 0
     for t in range(steps):
         for row in range(rows):
+            if not valid[t, row]:
+                continue
+            count += 1
             value = 0.0
             for c in range(num_components):
                 value += weight[c] * (advantage[t, row, c] - mean[c])
             out[t, row] = value
             total += value
             square += value * value
-    count = steps * rows
+    count = max(count, 1)
     centre = total / count
     scale = 1 / (np.sqrt(max(square / count - centre * centre, 0.0)) + 1e-8)
     for t in range(steps):
         for row in range(rows):
-            out[t, row] = (out[t, row] - centre) * scale
+            out[t, row] = (out[t, row] - centre) * scale if valid[t, row] else 0.0
 
 
 def ridge(matrix: np.ndarray, vector: np.ndarray, prior: np.ndarray, strength: float = STRENGTH) -> np.ndarray:

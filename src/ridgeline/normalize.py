@@ -9,18 +9,33 @@ import torch
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _sums(x, shift, total, square):
-    """total, square (R, D) += sums over t and n of (x - shift) and of its square; x (T, R, N, D), shift (R, D)."""
+def _sums(x, valid, shift, total, square):
+    """total, square (R, D) += sums over t and n of (x - shift) and of its square; x (T, R, N, D), shift (R, D); only
+    where valid (T, R, N), or everywhere where that is empty."""
+    every = valid.size == 0
     steps, runs, rows, columns = x.shape
     for t in range(steps):
         for run in range(runs):
             offset, one_total, one_square = shift[run], total[run], square[run]
             for row in range(rows):
+                if not (every or valid[t, run, row]):
+                    continue
                 line = x[t, run, row]
                 for i in range(columns):
                     difference = line[i] - offset[i]
                     one_total[i] += difference
                     one_square[i] += difference * difference
+
+
+def _rows(x: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """How many rows of x (T, R, N, ...) each run has, (R,) float64."""
+    if valid is None:
+        return torch.full((x.shape[1],), float(x.shape[0] * x.shape[2]), dtype=torch.float64)
+    return valid.sum((0, 2)).double()
+
+
+def _flags(valid: torch.Tensor | None) -> np.ndarray:
+    return np.empty((0, 0, 0), np.bool_) if valid is None else valid.numpy()
 
 
 class RunningMoments:
@@ -34,21 +49,26 @@ class RunningMoments:
         self.variance = torch.ones(num_runs, columns, dtype=torch.float64)
         self.count = torch.zeros(num_runs, dtype=torch.float64)
 
-    def update(self, x: torch.Tensor, active: torch.Tensor | None = None) -> torch.Tensor:
-        """Take in x (T, R, N, D) of the `active` runs (R,). Returns those that were taken in, (R,) bool.
+    def update(
+        self, x: torch.Tensor, active: torch.Tensor | None = None, valid: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Take in x (T, R, N, D) of the `active` runs (R,), where `valid` (T, R, N). Returns those taken in, (R,) bool.
 
         A run with a non-finite entry keeps its statistics.
         """
-        rows = float(x.shape[0] * x.shape[2])
+        rows = _rows(x, valid)
         # sums of differences, lest squares of large numbers cancel: from the mean, or at first from any row
-        shift = torch.where(self.count.unsqueeze(1) > 0, self.mean, x[0, :, 0].double())
+        shift = torch.where(
+            self.count.unsqueeze(1) > 0, self.mean, x[-1, :, 0].double() if valid is not None else x[0, :, 0].double()
+        )
         total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        _sums(x.numpy(), shift.numpy(), total.numpy(), square.numpy())
-        taken = torch.isfinite(square).all(1)
+        _sums(x.numpy(), _flags(valid), shift.numpy(), total.numpy(), square.numpy())
+        taken = torch.isfinite(square).all(1) & (rows > 0)
         if active is not None:
             taken &= active
-        batch_mean = total / rows  # of x - shift
-        batch_variance = (square / rows - batch_mean.square()).clamp_min(0.0)
+        divisor = rows.clamp_min(1).unsqueeze(1)
+        batch_mean = total / divisor  # of x - shift
+        batch_variance = (square / divisor - batch_mean.square()).clamp_min(0.0)
         difference = shift + batch_mean - self.mean
         count = self.count + rows
         share = (rows / count).unsqueeze(1)
@@ -81,12 +101,15 @@ class TargetMoments:
         self.peak = torch.zeros(num_runs, num_values, dtype=torch.float64)
         self.count = torch.zeros(num_runs, dtype=torch.float64)
 
-    def update(self, target: torch.Tensor, active: torch.Tensor | None = None) -> None:
-        """Take in target (T, R, N, K) of the `active` runs (R,); with a non-finite entry a run keeps its statistics."""
-        rows = target.shape[0] * target.shape[2]
+    def update(
+        self, target: torch.Tensor, active: torch.Tensor | None = None, valid: torch.Tensor | None = None
+    ) -> None:
+        """Take in target (T, R, N, K) of the `active` runs (R,), where `valid` (T, R, N); with a non-finite entry a run
+        keeps its statistics."""
+        rows = _rows(target, valid).clamp_min(1).unsqueeze(1)
         total, square = torch.zeros_like(self.mean), torch.zeros_like(self.mean)
-        _sums(target.numpy(), np.zeros(self.mean.shape), total.numpy(), square.numpy())
-        taken = torch.isfinite(square).all(1)
+        _sums(target.numpy(), _flags(valid), np.zeros(self.mean.shape), total.numpy(), square.numpy())
+        taken = torch.isfinite(square).all(1) & (_rows(target, valid) > 0)
         if active is not None:
             taken &= active
         count = self.count + 1

@@ -47,12 +47,13 @@ class Policy(nn.Module):
         self.masked = check_action_mask(observation_space, action_space)
         self.dense = self.dense_parts()
         inputs = self.make_encoder(config, sum(size_of(part) for part in self.dense.values()))
-        self.actor = _layers([inputs, *config.hidden_sizes])
-        self.critic = None if config.shared_trunk else _layers([inputs, *config.hidden_sizes])
-        width = config.hidden_sizes[-1] if config.hidden_sizes else inputs
-        self.action_head = _linear(width, num_outputs(action_space), 0.01)
+        widths = [inputs, *(() if self.recurrent else config.hidden_sizes)]  # of a cell the heads read the output
+        self.actor = layers(widths)
+        self.critic = None if config.shared_trunk else layers(widths)
+        width = widths[-1]
+        self.action_head = linear(width, num_outputs(action_space), 0.01)
         # normalised: 0 at first, which is the same in every unit of reward
-        self.value_head = _linear(width, num_values, 0.0 if config.normalize_value else 1.0)
+        self.value_head = linear(width, num_values, 0.0 if config.normalize_value else 1.0)
         is_box = isinstance(action_space, spaces.Box)
         self.log_std = nn.Parameter(torch.full(action_space.shape, config.log_std)) if is_box else None
         size = sum(size_of(part) for part in self.dense.values())
@@ -277,11 +278,13 @@ def _rows(parameter: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return parameter.view(parameter.shape[0], *[1] * (like.dim() - 2), parameter.shape[-1])
 
 
-def _layers(sizes: list[int]) -> nn.ModuleList:
-    return nn.ModuleList(_linear(i, o, 2**0.5) for i, o in pairwise(sizes))
+def layers(sizes: list[int]) -> nn.ModuleList:
+    """Dense layers of these widths, the first one the input's."""
+    return nn.ModuleList(linear(i, o, 2**0.5) for i, o in pairwise(sizes))
 
 
-def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+def linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """A dense layer of orthogonal weights, without bias at first."""
     layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)

@@ -9,7 +9,8 @@ they were and the other runs do not notice.
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Several
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,14 +24,10 @@ from ridgeline.calls import Calls
 from ridgeline.distributions import draw_noise
 from ridgeline.normalize import RunningMoments, TargetMoments
 from ridgeline.observations import is_packed, unpack
+from ridgeline.recurrent import Sequence
+from ridgeline.streams import ACT, INITIALISE, SHUFFLE, random_stream
 
-INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes of random streams
 PHASES = ("act", "environment", "estimate", "learn")  # where the time goes
-
-
-def random_stream(seed: int, purpose: int, iteration: int) -> np.random.Generator:
-    """The generator of (seed, purpose, iteration): nothing to save, and the same in any population."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, purpose, iteration])))
 
 
 class Population:
@@ -50,8 +47,8 @@ class Population:
         build: Callable[[], nn.Module],
         observation_space: spaces.Space,
         action_space: spaces.Space,
-        seeds: Sequence[int],
-        coefficients: Mapping[str, Sequence[float]],
+        seeds: Several[int],
+        coefficients: Mapping[str, Several[float]],
         vmap: bool | None = None,
         optimizer: str = "adam",
     ):
@@ -122,6 +119,8 @@ class Population:
                 _tensor(self.module, name).data = self.buffers[name][0]
         self.calls = Calls(self.module, self.parameters, self.buffers, self.mapped)
         self.separate = self.calls.separate
+        self.recurrent = bool(getattr(self.module, "recurrent", False))
+        self.state: torch.Tensor | None = None  # (R, rows, S) of a recurrent policy, once it has acted
 
     def view(self, name: str) -> torch.Tensor:
         """Parameter `name` of all runs, (R, *shape): a view of the flat tensor."""
@@ -151,10 +150,31 @@ class Population:
 
     def unpack(self, observation: Any) -> Any:
         """An observation as a policy takes it: packed bytes (..., itemsize) of several parts as a flat dict of them."""
+        if isinstance(observation, Sequence):
+            return observation._replace(observation=self.unpack(observation.observation))
         return unpack(self.observation_space, observation) if isinstance(observation, torch.Tensor) else observation
 
     def _forward(self, call: Callable, then: Callable, observation: Any, *extra: torch.Tensor) -> Any:
         return self.calls(call, then, self.unpack(observation), *extra)
+
+    def remembered(self, rows: int) -> torch.Tensor:
+        """The state (R, rows, S) of a recurrent policy; the initial one before it has acted on so many rows."""
+        if self.state is None or self.state.shape[1] != rows:
+            initial: torch.Tensor = self.module.initial_state(rows)  # type: ignore[operator]
+            self.state = initial.expand(self.num_runs, rows, -1).clone()
+        return self.state
+
+    def begun(self, state: torch.Tensor, begins: torch.Tensor) -> torch.Tensor:
+        """The state (R, rows, S) with the initial one where an episode begins (R, rows)."""
+        initial = self.module.initial_state(state.shape[1])  # type: ignore[operator]
+        return torch.where(begins.unsqueeze(-1), initial, state)
+
+    def forget(self, rows: np.ndarray) -> None:
+        """Rows (flat, over all runs) whose episode ended have nothing to remember."""
+        if self.state is not None and len(rows):
+            begins = torch.zeros(self.state.shape[0] * self.state.shape[1], dtype=torch.bool)
+            begins[torch.from_numpy(rows)] = True
+            self.state = self.begun(self.state, begins.view(self.state.shape[:2]))
 
     @torch.no_grad()
     def act(
@@ -162,7 +182,8 @@ class Population:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """observation (R, N, *O), noise (R, N, ...) -> action (R, N, ...), log_prob (R, N), value (R, N, K).
 
-        The value is None where the critic is separate: ask `value` for many steps at once.
+        The value is None where the critic is separate: ask `value` for many steps at once. A recurrent policy remembers
+        the step: its `state` moves on.
         """
 
         def sample(distribution, noise):
@@ -171,19 +192,39 @@ class Population:
 
         if self.separate:
             return (*self._forward(calls.distribution, sample, observation, noise), None)
-        return self._forward(calls.both, lambda d, value, noise: (*sample(d, noise), value), observation, noise)
+        if not self.recurrent:
+            return self._forward(calls.both, lambda d, value, noise: (*sample(d, noise), value), observation, noise)
+        *found, self.state = self._forward(
+            calls.both, lambda d, value, state, noise: (*sample(d, noise), value, state),
+            (self.unpack(observation), self.remembered(observation.shape[1])), noise,
+        )  # fmt: skip
+        return tuple(found)  # type: ignore[return-value]
 
     @torch.no_grad()
     def greedy(self, observation: torch.Tensor) -> torch.Tensor:
-        """The distributions' modes: observation (R, N, *O) -> action (R, N, ...)."""
-        return self._forward(calls.both, lambda distribution, value: (distribution.mode(),), observation)[0]
+        """The distributions' modes: observation (R, N, *O) -> action (R, N, ...). Moves the `state` on as `act`."""
+        if not self.recurrent:
+            return self._forward(calls.both, lambda distribution, value: (distribution.mode(),), observation)[0]
+        action, self.state = self._forward(
+            calls.both, lambda distribution, value, state: (distribution.mode(), state),
+            (self.unpack(observation), self.remembered(observation.shape[1])),
+        )  # fmt: skip
+        return action
 
     @torch.no_grad()
-    def value(self, observation: torch.Tensor) -> torch.Tensor:
-        """observation (R, M, *O) -> value (R, M, K), in units of reward."""
+    def value(self, observation: Any, state: torch.Tensor | None = None) -> torch.Tensor:
+        """observation (R, M, *O), of a recurrent policy a Sequence or with `state` (R, M, S) -> value (R, M, K)."""
+        if state is not None:
+            pair = (self.unpack(observation), state)
+            return self._forward(calls.both, lambda distribution, value, state: (value,), pair)[0]
         if self.separate:
             return self._forward(calls.value, lambda value: (value,), observation)[0]
         return self._forward(calls.both, lambda distribution, value: (value,), observation)[0]
+
+    @torch.no_grad()
+    def states(self, sequence: Sequence) -> torch.Tensor:
+        """What a recurrent policy remembers after each step of a Sequence: (R, L * M, S)."""
+        return self._forward(calls.states, lambda state: (state,), sequence)[0]
 
     @torch.no_grad()
     def distribution(self, observation: torch.Tensor) -> Any:
@@ -207,10 +248,10 @@ class Population:
         """Whether `last_layer` can be asked for."""
         return hasattr(self.module, "last_layer") and (not self.mapped or self.calls.stacked is not None)
 
-    def noise(self, rollout_length: int, num_envs: int) -> torch.Tensor:
-        """Noise for a rollout, (T, R, N, ...), each run's from its own stream of this iteration."""
+    def noise(self, rollout_length: int, rows: int) -> torch.Tensor:
+        """Noise for `rows` rows of each run, (T, R, rows, ...), each run's from its own stream of this iteration."""
         streams = [random_stream(seed, ACT, int(self.iteration[run])) for run, seed in enumerate(self.seeds)]
-        noise = [draw_noise(self.action_space, stream, (rollout_length, num_envs)) for stream in streams]
+        noise = [draw_noise(self.action_space, stream, (rollout_length, rows)) for stream in streams]
         return torch.from_numpy(np.stack(noise, 1))
 
     def shuffles(self, rows: int, num_epochs: int) -> torch.Tensor:
@@ -295,18 +336,19 @@ class Population:
             flat = self.module.dense_input(self.unpack(observation)).float()  # type: ignore[operator]
         else:
             flat = observation.flatten(3) if observation.dim() > 3 else observation.unsqueeze(-1)
-        self.observation_moments.update(flat, ~self.frozen)
+        self.observation_moments.update(flat, ~self.frozen, rollout.valid_by_run)
         self.buffers["observation_mean"].copy_(self.observation_moments.mean)
         self.buffers["observation_scale"].copy_(self.observation_moments.scale())
 
     @torch.no_grad()
-    def update_target_moments(self, target: torch.Tensor | None) -> None:
-        """Take in critic targets (T, B, K) and rescale the value head so that its outputs stay what they were; but for
-        the first, when nothing has been learned: the value then becomes their mean."""
+    def update_target_moments(self, target: torch.Tensor | None, valid: torch.Tensor | None = None) -> None:
+        """Take in critic targets (T, B, K), where `valid` (T, B), and rescale the value head so that its outputs stay
+        what they were; but for the first, when nothing has been learned: the value then becomes their mean."""
         if self.target_moments is None or target is None:
             return
         first = (self.target_moments.count == 0).unsqueeze(-1)
-        self.target_moments.update(target.unflatten(1, (self.num_runs, -1)), ~self.frozen)
+        valid = None if valid is None else valid.unflatten(1, (self.num_runs, -1))
+        self.target_moments.update(target.unflatten(1, (self.num_runs, -1)), ~self.frozen, valid)
         mean, scale = self.buffers["value_mean"], self.buffers["value_scale"]
         # as the buffers will hold them: then what has not changed changes no bit of a parameter
         new_mean, new_scale = self.target_moments.mean.float(), self.target_moments.scale().float()
@@ -323,6 +365,7 @@ class Population:
         """Everything that training changes, name -> tensor with a leading R."""
         state = {name: getattr(self, name) for name in _STATE}
         state |= {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+        state |= {} if self.state is None else {"state": self.state}
         state |= {f"memory.{name}": tensor for name, tensor in self.memory.items()}
         for key in ("observation_moments", "target_moments"):
             moments = getattr(self, key)
@@ -335,7 +378,7 @@ class Population:
         """Take over a `state_dict` of a population of the same shape. Raises ValueError where shapes differ."""
         own = self.state_dict()
         for name, tensor in own.items():
-            if name.startswith("memory."):
+            if name.startswith("memory.") or name == "state":
                 continue
             if name not in state or state[name].shape != tensor.shape:
                 found = tuple(state[name].shape) if name in state else "nothing"
@@ -343,6 +386,7 @@ class Population:
             tensor.copy_(state[name])
         if self.target_moments is not None:
             self.coefficients["value_scale"].copy_(self.target_moments.error_scale())
+        self.state = state["state"].clone() if "state" in state else None
         self.memory = {name[7:]: tensor.clone() for name, tensor in state.items() if name.startswith("memory.")}
 
 

@@ -1,158 +1,25 @@
 """Acting: T steps of every environment, and what estimators make of them.
 
-Storage is time-major, (T, B, ...) with B = R x N rows, and is allocated once.
+Storage (storage.py) is time-major, (T, B, ...) with B = R x N x agents rows, and is allocated once.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch.utils._pytree import tree_map
 
 from ridgeline.kernel import InvalidEnvironment
 from ridgeline.observations import ACTION_MASK, as_dict, is_packed, unpack
 from ridgeline.policies import clip_action
 from ridgeline.population import Population
-from ridgeline.vector import VectorEnv
+from ridgeline.storage import Estimate, FinalObservations, Rollout
+from ridgeline.valid_rows import compact
+from ridgeline.vector import Step, VectorEnv
 
-
-class Estimate(NamedTuple):
-    """What an estimator gives."""
-
-    advantage: torch.Tensor  # (T, B)
-    target: torch.Tensor | None  # (T, B, K) what the critic should have predicted; None: no critic is trained
-    target_weight: torch.Tensor | None = None  # (T, B, K) of each squared error of the critic; None: 1 everywhere
-    metrics: Mapping[str, torch.Tensor] | None = None  # name -> (R,), logged beside the algorithm's
-
-
-@dataclass
-class Rollout:
-    """T steps of B rows.
-
-    `next_value` is the prediction at the state that truly followed: the final observation's where an episode was
-    truncated, the next row's otherwise, the last observation's at the rollout's cut. Behind a termination it means
-    nothing and must be selected away with `torch.where`, never multiplied by zero.
-    """
-
-    num_runs: int
-    observation: torch.Tensor  # (T + 1, B, *O); the last one is the state at the cut
-    action: torch.Tensor  # (T, B, ...), unclipped
-    log_prob: torch.Tensor  # (T, B)
-    value: torch.Tensor  # (T, B, K), in units of reward
-    next_value: torch.Tensor  # (T, B, K)
-    reward: torch.Tensor  # (T, B)
-    terminated: torch.Tensor  # (T, B) bool: over in the MDP; wins where both are true
-    truncated: torch.Tensor  # (T, B) bool: cut from outside
-    episode_row: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # (E,)
-    episode: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))  # (E, 2 + S): return, length, statistics
-    log_ratio: torch.Tensor = None  # type: ignore[assignment]  # (T, B) log pi / pi_old; 0 until `reevaluate`
-    final: "FinalObservations | None" = None
-    population: Population | None = None  # that acted
-    _distribution: Any = field(default=None, init=False, repr=False)
-    _last_layer: "LastLayer | None" = field(default=None, init=False, repr=False)
-
-    def __post_init__(self):
-        if self.log_ratio is None:
-            self.log_ratio = torch.zeros_like(self.log_prob)
-
-    @property
-    def length(self) -> int:
-        return self.reward.shape[0]
-
-    @property
-    def num_envs(self) -> int:
-        """Environment instances of each run."""
-        return self.reward.shape[1] // self.num_runs
-
-    def by_run(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(T, B, ...) viewed as (T, R, N, ...)."""
-        return tensor.unflatten(1, (self.num_runs, -1))
-
-    def rows(self, index: torch.Tensor, estimate: Estimate) -> dict[str, torch.Tensor]:
-        """The minibatch of rows `index` (R, M), each 0 .. T * N - 1 within its run, as name -> (R, M, ...)."""
-        num_rows, num_envs = self.reward.shape[1], self.num_envs
-        run = torch.arange(self.num_runs).unsqueeze(1)
-        flat = (index // num_envs * num_rows + run * num_envs + index % num_envs).ravel()
-
-        def pick(tensor):
-            return tensor.flatten(0, 1).index_select(0, flat).unflatten(0, (self.num_runs, -1))
-
-        minibatch = {
-            "observation": pick(self.observation[:-1]),
-            "action": pick(self.action),
-            "log_prob": pick(self.log_prob),
-            "advantage": pick(estimate.advantage),
-        }
-        if estimate.target is not None:
-            minibatch["value"] = pick(self.value)
-            minibatch["target"] = pick(estimate.target)
-        if estimate.target_weight is not None:
-            minibatch["target_weight"] = pick(estimate.target_weight)
-        return minibatch
-
-    def everything(self, estimate: Estimate) -> dict[str, torch.Tensor]:
-        """All rows as one minibatch, name -> (R, T * N, ...)."""
-        count = self.length * self.num_envs
-        return self.rows(torch.arange(count).expand(self.num_runs, count), estimate)
-
-    def distribution(self) -> Any:
-        """The distributions from which the actions were drawn, over (T, B). To be asked for before learning."""
-        if self._distribution is None:
-            assert self.population is not None
-            self._distribution = self._distribution_now(self.population)
-        return self._distribution
-
-    def _distribution_now(self, population: Population) -> Any:
-        parts = [population.distribution(part) for part in self._parts()]
-        return tree_map(lambda *leaves: _time_major(leaves, self.num_envs), *parts)
-
-    def last_layer(self, num_envs: int) -> "LastLayer":
-        """What the policy's last layer saw, and how log pi(a|s) depends on its outputs, at the first `num_envs`
-        instances of each run. To be asked for before learning."""
-        if self._last_layer is None or self._last_layer.feature.shape[1] != self.num_runs * num_envs:
-            assert self.population is not None
-            parts = []
-            actions = self._parts(self.action, num_envs)
-            for observation, action in zip(self._parts(num_envs=num_envs), actions, strict=True):
-                parts.append(self.population.last_layer(observation, action))
-            self._last_layer = LastLayer(*(_time_major(leaves, num_envs) for leaves in zip(*parts, strict=True)))
-        return self._last_layer
-
-    def _parts(self, tensor: torch.Tensor | None = None, num_envs: int | None = None):
-        """The observations, or the rows of `tensor`, of VALUE_STEPS steps at a time, by run: (R, S * N, ...)."""
-        tensor = self.observation[:-1] if tensor is None else tensor
-        for start in range(0, self.length, VALUE_STEPS):
-            part = self.by_run(tensor[start : start + VALUE_STEPS])[:, :, :num_envs]
-            yield part.transpose(0, 1).flatten(1, 2)
-
-
-class LastLayer(NamedTuple):
-    """The policy's last layer when it acted. The gradient of log pi(a|s) with respect to its weights is
-    score outer [feature, 1]; a Gaussian's scores are whitened, which scales that gradient."""
-
-    feature: torch.Tensor  # (T, B, F) its input
-    score: torch.Tensor  # (T, B, S) of its outputs
-    score_free: torch.Tensor  # (T, B, S0) of parameters that depend on no feature
-    log_prob: torch.Tensor  # (T, B) computed again: what the stored one must be
-
-
-class FinalObservations(NamedTuple):
-    """The last observations of the episodes that were truncated in a rollout, ordered by run."""
-
-    step: np.ndarray  # (E,)
-    row: np.ndarray  # (E,)
-    run: np.ndarray  # (E,)
-    place: np.ndarray  # (E,) of the observation among its run's
-    observation: torch.Tensor  # (R, most of a run, *O), padded
-
-
-def _time_major(leaves: tuple[torch.Tensor, ...], num_envs: int) -> torch.Tensor:
-    """Parts (R, S * N, ...) of several steps each -> (T, R * N, ...)."""
-    return torch.cat([leaf.unflatten(1, (-1, num_envs)).transpose(0, 1).flatten(1, 2) for leaf in leaves])
+__all__ = [
+    "RATIO_TOLERANCE", "Estimate", "Rollout", "check_minibatches", "collect", "explained_variance", "reevaluate",
+    "reverse_scan", "squared_error", "summary",
+]  # fmt: skip
 
 
 def check_minibatches(num_envs: int, rollout_length: int, num_minibatches: int) -> None:
@@ -172,42 +39,43 @@ def squared_error(value: torch.Tensor, minibatch: dict[str, torch.Tensor], scale
     return square * minibatch["target_weight"] if "target_weight" in minibatch else square
 
 
-VALUE_STEPS = 8  # steps predicted at once: enough to pay, and the activations stay in the cache
-
-
-def _allocate(env: VectorEnv, population: Population, rollout_length: int) -> Rollout:
-    rows = env.num_rows
+def _storage(env: VectorEnv, population: Population, rollout_length: int) -> Rollout:
+    """The rollout of the last call for this environment, or a new one."""
+    kept = getattr(env, "_rollout", None)
+    if kept is not None and kept.length == rollout_length and kept.num_runs == population.num_runs:
+        return kept
+    rows, state = env.num_rows, population.state
     observation = torch.from_numpy(np.zeros((rollout_length + 1, *env.observation.shape), env.observation.dtype))
     observation[rollout_length] = torch.from_numpy(env.observation)
-    noise = population.noise(1, env.num_envs)
     first = observation[-1].unflatten(0, (population.num_runs, -1))
-    action, log_prob, _ = population.act(first, noise[0])
-    value = population.value(first)
+    action, log_prob, _ = population.act(first, population.noise(1, env.rows_per_run)[0])
+    value = population.value(first, population.state)
+    population.state = state
 
     def storage(like):
         return torch.zeros(rollout_length, rows, *like.shape[2:], dtype=like.dtype)
 
-    return Rollout(
+    rollout = Rollout(
         population.num_runs, observation, storage(action), storage(log_prob), storage(value), storage(value),
         storage(log_prob), torch.zeros(rollout_length, rows, dtype=torch.bool),
-        torch.zeros(rollout_length, rows, dtype=torch.bool),
+        torch.zeros(rollout_length, rows, dtype=torch.bool), num_agents=env.num_agents,
     )  # fmt: skip
+    env._rollout = rollout  # type: ignore[attr-defined]
+    return rollout
 
 
 def collect(env: VectorEnv, population: Population, rollout_length: int) -> Rollout:
     """Act for `rollout_length` steps. The returned storage is overwritten by the next call for this environment."""
-    rollout = getattr(env, "_rollout", None)
-    if rollout is None or rollout.length != rollout_length or rollout.num_runs != population.num_runs:
-        rollout = _allocate(env, population, rollout_length)
-        env._rollout = rollout  # type: ignore[attr-defined]
+    rollout = _storage(env, population, rollout_length)
     rollout.observation[0] = rollout.observation[rollout_length]
     runs = population.num_runs
-    noise = population.noise(rollout_length, env.num_envs)
+    noise = population.noise(rollout_length, env.rows_per_run)
     observation, reward = rollout.observation.numpy(), rollout.reward.numpy()
     terminated, truncated = rollout.terminated.numpy(), rollout.truncated.numpy()
-    final: list[tuple[int, np.ndarray, np.ndarray]] = []
+    final: list[tuple[np.ndarray, ...]] = []
     rollout.population, rollout._distribution, rollout._last_layer = population, None, None
     rollout.log_ratio.zero_()
+    memory = _Memory(rollout, population) if population.recurrent else None
     episode_row, episode = [], []
     for t in range(rollout_length):
         action, log_prob, value = population.act(rollout.observation[t].unflatten(0, (runs, -1)), noise[t])
@@ -217,12 +85,24 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
         with population.clock("environment"):
             step = env.step(clip_action(env.action_space, rollout.action[t].numpy()), observation[t + 1])
         reward[t], terminated[t], truncated[t] = step.reward, step.terminated, step.truncated
+        if step.valid is not None:
+            if rollout.valid is None:
+                rollout.valid = torch.ones(rollout_length, env.num_rows, dtype=torch.bool)
+            rollout.valid[t] = torch.from_numpy(step.valid)
+        states = [] if memory is None else [memory(step)]
         if len(step.final_row):
-            final.append((t, step.final_row.copy(), step.final_observation.copy()))
+            rows = step.final_row.copy()
+            final.append((np.full(len(rows), t), rows, step.final_observation.copy(), *states))
         if len(step.episode_row):
             episode_row.append(step.episode_row.copy())
             episode.append(step.episode.copy())
-    rollout.final = _final_observations(final, runs, env.num_envs)
+    place = None
+    if rollout.valid is not None:
+        place = compact(
+            rollout.valid, rollout.reward, rollout.terminated, rollout.truncated, rollout.observation[:-1],
+            rollout.action, rollout.log_prob, rollout.value,
+        )  # fmt: skip
+    rollout.final = _final_observations(final, rollout, place)
     if population.separate:
         _fill_value(rollout, population)
     _fill_next_value(rollout, population)
@@ -234,48 +114,103 @@ def collect(env: VectorEnv, population: Population, rollout_length: int) -> Roll
     return rollout
 
 
+class _Memory:
+    """What a recurrent policy remembers while it acts, from step to step and for learning."""
+
+    def __init__(self, rollout: Rollout, population: Population):
+        self.rollout, self.population = rollout, population
+        self.before = population.remembered(rollout.rows_per_run)
+        rollout.state = self.before.flatten(0, 1).clone()
+        self.seen = torch.zeros(len(rollout.state), dtype=torch.bool)
+
+    def __call__(self, step: Step) -> np.ndarray:
+        """After a step: rows that were not asked remember what they did, and whose episode ended nothing. Returns the
+        states of the rows truncated, before that."""
+        population, rollout = self.population, self.rollout
+        after = population.remembered(rollout.rows_per_run)
+        if step.valid is not None:
+            valid, before = torch.from_numpy(step.valid), self.before.flatten(0, 1)
+            after = torch.where(valid.view(*after.shape[:2], 1), after, self.before)
+            first = valid & ~self.seen
+            assert rollout.state is not None
+            rollout.state[first] = before[first]
+            self.seen |= valid
+        truncated = after.flatten(0, 1)[torch.from_numpy(step.final_row)].numpy()
+        ends = torch.from_numpy(step.terminated | step.truncated).view(*after.shape[:2])
+        population.state = self.before = population.begun(after, ends)
+        rollout.cut_state = self.before.flatten(0, 1)
+        return truncated
+
+
 @torch.no_grad()
 def reevaluate(rollout: Rollout, population: Population) -> None:
     """Value, next value and log ratio of every row under the parameters as they are now, in place."""
     _fill_value(rollout, population)
+    if population.recurrent:
+        after = rollout.evaluate(population.states)
+        ends = rollout.by_run(rollout.terminated | rollout.truncated)[-1]
+        rollout.cut_state = population.begun(rollout.by_run(after)[-1], ends).flatten(0, 1)
+        if rollout.final is not None:
+            assert rollout.final.state is not None
+            rollout.final.state[rollout.final.run, rollout.final.place] = after[rollout.final.step, rollout.final.row]
     _fill_next_value(rollout, population)
-    log_prob = rollout._distribution_now(population).log_prob(rollout.action)
+    log_prob = rollout.evaluate(population.distribution).log_prob(rollout.action)
     torch.sub(log_prob, rollout.log_prob, out=rollout.log_ratio)
+    if rollout.valid is not None:
+        rollout.log_ratio[~rollout.valid] = 0
 
 
 def _fill_value(rollout: Rollout, population: Population) -> None:
-    parts = tuple(population.value(part) for part in rollout._parts())
-    rollout.value.copy_(_time_major(parts, rollout.num_envs))
+    rollout.value.copy_(rollout.evaluate(population.value))
+    if rollout.valid is not None:
+        rollout.value[~rollout.valid] = 0
 
 
 def _fill_next_value(rollout: Rollout, population: Population) -> None:
     """The next row's value; the last observation's at the cut; the final observation's where truncated."""
     rollout.next_value[:-1] = rollout.value[1:]
-    last = rollout.observation[-1].unflatten(0, (rollout.num_runs, -1))
-    rollout.next_value[-1] = population.value(last).flatten(0, 1)
+    last, state = (
+        None if rows is None else rows.unflatten(0, (rollout.num_runs, -1))
+        for rows in (rollout.observation[-1], rollout.cut_state)
+    )
+    rollout.next_value[-1] = population.value(last, state).flatten(0, 1)
     if rollout.final is not None:
-        step, row, run, place, observation = rollout.final
+        step, row, run, place, observation, state = rollout.final
         # as many rows at once in every population: a convolution's last bits depend on how many there are
-        values = torch.cat([population.value(part) for part in observation.split(rollout.num_envs, 1)], 1)
+        parts = observation.split(rollout.rows_per_run, 1)
+        states = [None] * len(parts) if state is None else state.split(rollout.rows_per_run, 1)
+        values = torch.cat([population.value(*part) for part in zip(parts, states, strict=True)], 1)
         rollout.next_value[step, row] = values[run, place]
+    if rollout.valid is not None:
+        rollout.next_value[~rollout.valid] = 0
 
 
-def _final_observations(final: list, num_runs: int, num_envs: int) -> FinalObservations | None:
-    """Those of all runs, padded to a multiple of `num_envs` that holds those of any run."""
+def _final_observations(final: list, rollout: Rollout, place: np.ndarray | None) -> FinalObservations | None:
+    """Those of all runs, padded to a multiple of `rows_per_run` that holds those of any run. `place` (T, B): where what
+    ended in a cell is now, -1 where it is dropped."""
     if not final:
         return None
-    step = np.concatenate([np.full(len(rows), t) for t, rows, _ in final])
-    row = np.concatenate([rows for _, rows, _ in final])
-    observation = np.concatenate([observations for _, _, observations in final])
-    run = row // num_envs
+    step, row, observation, *state = (np.concatenate(parts) for parts in zip(*final, strict=True))
+    if place is not None:
+        step = place[step, row]
+        kept = np.flatnonzero((step >= 0) & rollout.truncated.numpy()[step, row])
+        step, row, observation, state = step[kept], row[kept], observation[kept], [one[kept] for one in state]
+        if not len(step):
+            return None
+    num_runs, per_run = rollout.num_runs, rollout.rows_per_run
+    run = row // per_run
     order = np.argsort(run, kind="stable")
     counts = np.bincount(run, minlength=num_runs)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
     step, row, run = step[order], row[order], run[order]
-    most = -(-int(counts.max()) // num_envs) * num_envs
-    padded = np.zeros((num_runs, most, *observation.shape[1:]), observation.dtype)
-    padded[run, place] = observation[order]
-    return FinalObservations(step, row, run, place, torch.from_numpy(padded))
+    most = -(-int(counts.max()) // per_run) * per_run
+
+    def padded(array: np.ndarray) -> torch.Tensor:
+        full = np.zeros((num_runs, most, *array.shape[1:]), array.dtype)
+        full[run, places] = array[order]
+        return torch.from_numpy(full)
+
+    return FinalObservations(step, row, run, places, padded(observation), *(padded(one) for one in state))
 
 
 def check_action_masks(env: VectorEnv, rollout: Rollout) -> None:
@@ -287,6 +222,8 @@ def check_action_masks(env: VectorEnv, rollout: Rollout) -> None:
     sizes = space.nvec.tolist() if isinstance(space, spaces.MultiDiscrete) else [mask.shape[-1]]
     for part in mask.split(sizes, -1):
         nothing = ~(part != 0).any(-1)
+        if rollout.valid is not None:
+            nothing &= rollout.valid
         if bool(nothing.any()):
             t, row = nothing.nonzero()[0].tolist()
             raise InvalidEnvironment(
@@ -299,6 +236,8 @@ def _freeze_non_finite(rollout: Rollout, population: Population) -> None:
     """Freeze the runs that met a NaN or infinity, naming the step and the environment row."""
     for name in ("observation", "reward", "log_prob", "value", "next_value"):
         tensor = getattr(rollout, name)
+        if name == "observation" and rollout.valid is not None:
+            tensor = tensor[:-1]  # at the cut a row may not be asked
         if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
             continue
         tensor = rollout.by_run(tensor)
@@ -324,18 +263,31 @@ def summary(
     metrics = {name: torch.stack([entry[name] for entry in log]).mean(0) for name in log[0] if name != "max_log_ratio"}
     if "max_log_ratio" in log[0]:
         metrics["first_log_ratio"] = log[0]["max_log_ratio"]
-    value, advantage = rollout.by_run(rollout.value), rollout.by_run(estimate.advantage)
-    metrics["advantage_std"] = advantage.std(dim=(0, 2), correction=0)
-    metrics["value"] = value.mean(dim=(0, 2, 3))
+    if rollout.valid is None:
+        value, advantage = rollout.by_run(rollout.value), rollout.by_run(estimate.advantage)
+        metrics["advantage_std"] = advantage.std(dim=(0, 2), correction=0)
+        metrics["value"] = value.mean(dim=(0, 2, 3))
+    else:
+        own = rollout.of_each_run(estimate.advantage)
+        metrics["advantage_std"] = torch.stack([one.std(correction=0) for one in own])
+        metrics["value"] = torch.stack([one.mean() for one in rollout.of_each_run(rollout.value)])
     if estimate.target is not None:
-        metrics["explained_variance"] = explained_variance(rollout.by_run(estimate.target), value).mean(-1)
+        metrics["explained_variance"] = explained_variance(rollout, estimate.target, rollout.value).mean(-1)
     metrics["learning_rate"] = population.learning_rate()
     return metrics | dict(estimate.metrics or {})
 
 
-def explained_variance(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """1 − Var(R̂ − V) / Var(R̂) of each run, (R, ...): target and value (T, R, N, ...). A target that hardly varies has
-    no variance to explain: at least 1% of its root mean square counts."""
+def explained_variance(rollout: Rollout, target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """1 − Var(R̂ − V) / Var(R̂) of each run, (R, ...): target and value (T, B, ...). A target that hardly varies has no
+    variance to explain: at least 1% of its root mean square counts."""
+    if rollout.valid is None:
+        return _explained(rollout.by_run(target), rollout.by_run(value))
+    own = zip(rollout.of_each_run(target), rollout.of_each_run(value), strict=True)
+    return torch.cat([_explained(one[:, None, None], two[:, None, None]) for one, two in own])
+
+
+def _explained(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Of (T, R, N, ...)."""
     error = (target - value).var(dim=(0, 2), correction=0)
     least = 1e-4 * target.square().mean((0, 2)) + 1e-12
     return 1 - error / target.var(dim=(0, 2), correction=0).maximum(least)

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from ridgeline import components
 from ridgeline.population import Population
 from ridgeline.rollout import Estimate, Rollout
+from ridgeline.vector import VectorEnv
 
 
 def configurations(kind: str, item: Any) -> list[Any]:
@@ -56,6 +57,16 @@ def stack_estimators(estimators: list[Any], rows_per_run: int) -> Any:
     return stacked
 
 
+def check_columns(population: Population, env: VectorEnv, algorithm: Any) -> None:
+    """Raises ValueError where the rows of a recurrent policy, whole ones each, cannot be dealt out to minibatches."""
+    count = getattr(algorithm, "num_minibatches", 1)
+    if population.recurrent and env.rows_per_run % count:
+        raise ValueError(
+            f"a recurrent policy's minibatches are whole rows: num_envs x agents = {env.rows_per_run} is not divisible "
+            f"by num_minibatches = {count}; change one of them"
+        )
+
+
 def num_values(estimator: Any, action_space: spaces.Space) -> int:
     """Predictions per state that the estimator wants of the critic: its `num_values`, a number or a function of the
     action space."""
@@ -87,6 +98,8 @@ def replace(
         own[name][run] = tensor[0]
     for name, tensor in alone.coefficients.items():
         population.coefficients[name][run] = tensor[0]
+    if population.state is not None:
+        population.state[run] = population.module.initial_state(population.state.shape[1])  # type: ignore[operator]
     population.failure.pop(run, None)
 
 

@@ -156,6 +156,7 @@ class Training:
         population = Population(build, env.observation_space, env.action_space, seeds, coefficients, vmap, optimizer)
         for algorithm, estimator in zip(algorithms, estimators, strict=True):
             self._check_estimator(env, population, algorithm, estimator)
+        slots.check_columns(population, env, self.algorithm)
         iterations = torch.tensor([self._iterations(self.lengths[run]) for run in runs], dtype=torch.float64)
         return Shard(env, population, slots.stack_estimators(estimators, env.rows_per_run), build, iterations)
 
@@ -220,7 +221,7 @@ class Training:
         start = 0
         for shard in self.shards:
             rollout = shard.env._rollout  # type: ignore[attr-defined]
-            run_of = rollout.episode_row // shard.env.num_envs
+            run_of = rollout.episode_row // shard.env.rows_per_run
             for run in torch.nonzero(~shard.population.frozen).ravel().tolist():
                 own = rollout.episode[run_of == run]
                 places = (self.num_episodes[start + run] + np.arange(len(own))) % EPISODES

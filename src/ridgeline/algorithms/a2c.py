@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from ridgeline.rollout import collect, squared_error, summary
+from ridgeline.valid_rows import mean, select, standardized
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class A2C:
         # estimate
         with population.clock("estimate"):
             estimate, population.memory = estimator(rollout, population.memory)
-            population.update_target_moments(estimate.target)
+            population.update_target_moments(estimate.target, rollout.valid)
 
         # learn
         with population.clock("learn"):
@@ -68,17 +69,17 @@ class A2C:
         log_prob = distribution.log_prob(minibatch["action"])
         advantage = minibatch["advantage"]
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-        policy_loss = -(log_prob * advantage).mean()
-        entropy = distribution.entropy().mean()
+            advantage = standardized(advantage, minibatch)
+        policy_loss = -mean(log_prob * advantage, minibatch)
+        entropy = mean(distribution.entropy(), minibatch)
         loss = policy_loss - coefficients["entropy_coef"] * entropy
         metrics = {
             "policy_loss": policy_loss,
             "entropy": entropy,
-            "max_log_ratio": (log_prob - minibatch["log_prob"]).abs().max(),
+            "max_log_ratio": select(log_prob - minibatch["log_prob"], minibatch).abs().max(),
         }
         if "target" in minibatch:
-            square = squared_error(value, minibatch, coefficients["value_scale"]).mean()
+            square = mean(squared_error(value, minibatch, coefficients["value_scale"]), minibatch)
             metrics["value_loss"] = 0.5 * square  # logged with the half, to be comparable with the other algorithms
             loss = loss + coefficients["value_coef"] * square
         return loss, metrics

@@ -13,6 +13,7 @@ import torch
 
 from ridgeline.optimizers import annealed
 from ridgeline.rollout import check_minibatches, collect, reevaluate, squared_error, summary
+from ridgeline.valid_rows import mean, select, standardized
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,14 @@ class PPO:
         with population.clock("estimate"):
             memory = population.memory
             estimate, population.memory = estimator(rollout, memory)
-            population.update_target_moments(estimate.target)
+            population.update_target_moments(estimate.target, rollout.valid)
             recompute = self.recompute_advantage or getattr(estimator, "every_epoch", False)
 
         # learn
         with population.clock("learn"):
-            rows = self.rollout_length * self.num_envs
             active = ~population.frozen
             log = []
-            for epoch, order in enumerate(population.shuffles(rows, self.num_epochs)):
+            for epoch, order in enumerate(population.shuffles(rollout.num_samples, self.num_epochs)):
                 if recompute and epoch > 0:
                     reevaluate(rollout, population)
                     estimate, _ = estimator(rollout, memory)
@@ -92,21 +92,21 @@ class PPO:
     def loss(self, policy, minibatch, coefficients):
         """−E[min(ρÂ, clip(ρ, 1−ε, 1+ε)Â)] + c_v ½E[((V−R̂)/σ)²] − c_e H, ρ = π(a|s)/π_old(a|s), of one run."""
         distribution, value = policy(minibatch["observation"])
-        log_ratio = distribution.log_prob(minibatch["action"]) - minibatch["log_prob"]
+        log_ratio = select(distribution.log_prob(minibatch["action"]) - minibatch["log_prob"], minibatch)
         ratio = log_ratio.exp()
         advantage = minibatch["advantage"]
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            advantage = standardized(advantage, minibatch)
         clip = annealed(coefficients, "clip_coef")
         clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
-        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-        entropy = distribution.entropy().mean()
+        policy_loss = -mean(torch.minimum(ratio * advantage, clipped * advantage), minibatch)
+        entropy = mean(distribution.entropy(), minibatch)
         loss = policy_loss - coefficients["entropy_coef"] * entropy
         metrics = {
             "policy_loss": policy_loss,
             "entropy": entropy,
-            "approximate_kl": (ratio - 1 - log_ratio).mean(),
-            "clip_fraction": ((ratio - 1).abs() > clip).float().mean(),
+            "approximate_kl": mean(ratio - 1 - log_ratio, minibatch),
+            "clip_fraction": mean(((ratio - 1).abs() > clip).float(), minibatch),
             "max_log_ratio": log_ratio.abs().max(),
         }
         if "target" in minibatch:
@@ -122,4 +122,4 @@ class PPO:
             change = torch.minimum(torch.maximum(value - minibatch["value"], -limit), limit)
             near = minibatch["value"] + change
             square = torch.maximum(square, squared_error(near, minibatch, scale))
-        return 0.5 * square.mean()
+        return 0.5 * mean(square, minibatch)

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from ridgeline.rollout import collect, squared_error, summary
+from ridgeline.valid_rows import mean, select, standardized
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class REINFORCE:
         # estimate
         with population.clock("estimate"):
             estimate, population.memory = estimator(rollout, population.memory)
-            population.update_target_moments(estimate.target)
+            population.update_target_moments(estimate.target, rollout.valid)
 
         # learn
         with population.clock("learn"):
@@ -74,20 +75,25 @@ class REINFORCE:
         log_prob = distribution.log_prob(minibatch["action"])
         excess = minibatch["advantage"]
         if self.standardize_return:
-            excess = (excess - excess.mean()) / (excess.std(correction=0) + 1e-8)
-        loss = -(log_prob * excess).mean() * minibatch.get("steps_per_episode", 1.0)
+            excess = standardized(excess, minibatch)
+        loss = -mean(log_prob * excess, minibatch) * minibatch.get("steps_per_episode", 1.0)
         metrics = {
             "policy_loss": loss,
-            "entropy": distribution.entropy().mean(),
-            "max_log_ratio": (log_prob - minibatch["log_prob"]).abs().max(),
+            "entropy": mean(distribution.entropy(), minibatch),
+            "max_log_ratio": select(log_prob - minibatch["log_prob"], minibatch).abs().max(),
         }
         if "target" in minibatch:
-            metrics["value_loss"] = 0.5 * squared_error(value, minibatch, coefficients["value_scale"]).mean()
+            square = squared_error(value, minibatch, coefficients["value_scale"])
+            metrics["value_loss"] = 0.5 * mean(square, minibatch)
             loss = loss + coefficients["value_coef"] * metrics["value_loss"]
         return loss, metrics
 
 
 def steps_per_episode(rollout) -> torch.Tensor:
     """Steps of each run's rollout divided by the episodes that it has a step of, (R,)."""
-    begins = rollout.by_run(rollout.terminated | rollout.truncated)[:-1].sum((0, 2))  # and one in each first row
-    return rollout.length * rollout.num_envs / (rollout.num_envs + begins)
+    ends = rollout.terminated | rollout.truncated
+    if rollout.valid is None:
+        begins = rollout.by_run(ends)[:-1].sum((0, 2))  # and one in each first row
+        return rollout.length * rollout.rows_per_run / (rollout.rows_per_run + begins)
+    begins = rollout.by_run(ends & rollout.valid)[:-1].sum((0, 2)) + rollout.by_run(rollout.valid)[-1].sum(1)
+    return rollout.by_run(rollout.valid).sum((0, 2)) / begins.clamp_min(1)

@@ -18,7 +18,10 @@ from torch import nn
 from torch.func import functional_call, grad, vjp
 from torch.utils._pytree import tree_map
 
+from ridgeline.calls import both, first
+from ridgeline.recurrent import Sequence
 from ridgeline.rollout import check_minibatches, collect, squared_error, summary
+from ridgeline.valid_rows import mean, select, standardized
 
 Tensors = dict[str, torch.Tensor]
 
@@ -73,7 +76,7 @@ class TRPO:
         # estimate
         with population.clock("estimate"):
             estimate, population.memory = estimator(rollout, population.memory)
-            population.update_target_moments(estimate.target)
+            population.update_target_moments(estimate.target, rollout.valid)
 
         # learn
         with population.clock("learn"):
@@ -98,11 +101,14 @@ class TRPO:
         one = tree_map(lambda tensor: tensor[run], batch)
         advantage = one["advantage"].double()
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            advantage = standardized(advantage, one)
         policy = distribution_of(population, run, one["observation"])
 
+        def log_ratio(distribution) -> torch.Tensor:
+            return select(distribution.log_prob(one["action"]) - one["log_prob"], one)
+
         def surrogate(distribution) -> torch.Tensor:
-            return ((distribution.log_prob(one["action"]) - one["log_prob"]).exp() * advantage).mean()
+            return mean(log_ratio(distribution).exp() * advantage, one)
 
         theta = {name: population.view(name)[run].clone() for name in names}
         leaves = {name: tensor.clone().requires_grad_() for name, tensor in theta.items()}
@@ -110,10 +116,9 @@ class TRPO:
         with torch.no_grad():
             old = policy(theta)
             before = surrogate(old).item()
-            log_ratio = (old.log_prob(one["action"]) - one["log_prob"]).abs().max()
             metrics: dict[str, float] = dict.fromkeys(STEP_METRICS, 0.0)
-            metrics |= {"policy_loss": -before, "entropy": old.entropy().mean().item()}
-            metrics |= {"gradient_norm": gradient.norm().item(), "max_log_ratio": log_ratio.item()}
+            metrics |= {"policy_loss": -before, "entropy": mean(old.entropy(), one).item()}
+            metrics |= {"gradient_norm": gradient.norm().item(), "max_log_ratio": log_ratio(old).abs().max().item()}
             if not math.isfinite(before + metrics["gradient_norm"]):
                 population.freeze(
                     run, f"the policy's gradient is not finite in iteration {population.iteration[run] + 1}"
@@ -121,7 +126,7 @@ class TRPO:
                 return metrics
 
             def mean_kl(theta: Tensors) -> torch.Tensor:
-                return old.kl(policy(theta)).mean()
+                return mean(old.kl(policy(theta)), one)
 
             max_kl, damping = (population.coefficients[name][run].item() for name in ("max_kl", "damping"))
             step = natural_step(mean_kl, theta, gradient, max_kl, damping, self.num_conjugate_gradient_steps)
@@ -152,14 +157,14 @@ class TRPO:
             batch = rollout.everything(estimate)
             yield from [batch] * self.num_value_updates
             return
-        for order in population.shuffles(self.rollout_length * self.num_envs, self.num_value_updates):
+        for order in population.shuffles(rollout.num_samples, self.num_value_updates):
             for index in order.chunk(self.num_minibatches, 1):
                 yield rollout.rows(index, estimate)
 
     def value_loss(self, policy, minibatch, coefficients):
         """½E[((V−R̂)/σ)²], of one run."""
         _, value = policy(minibatch["observation"])
-        loss = 0.5 * squared_error(value, minibatch, coefficients["value_scale"]).mean()
+        loss = 0.5 * mean(squared_error(value, minibatch, coefficients["value_scale"]), minibatch)
         return loss, {"value_loss": loss}
 
 
@@ -176,7 +181,7 @@ class _Actor(nn.Module):
     def forward(self, observation):
         if getattr(self.policy, "stackable", False):
             return self.policy.distribution(observation)  # type: ignore[operator]
-        return self.policy(observation)[0]
+        return both(self.policy, observation)[0]
 
 
 def distribution_of(population, run: int, observation: torch.Tensor) -> Callable:
@@ -197,7 +202,9 @@ def policy_parameters(policy: nn.Module, batch: Tensors) -> list[str]:
     Raises ValueError where nothing is left for the critic: its training would move the policy beyond the KL bound.
     """
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-    observation, action = tree_map(lambda tensor: tensor[0, :1], (batch["observation"], batch["action"]))
+    observation, action = first((batch["observation"], batch["action"]))
+    if not isinstance(observation, Sequence):  # one row tells as much as many
+        observation, action = tree_map(lambda tensor: tensor[:1], (observation, action))
 
     def reached(number: torch.Tensor) -> list[str]:
         gradients = torch.autograd.grad(number, list(trained.values()), allow_unused=True)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from ridgeline import mixture
-from ridgeline.population import random_stream
-from ridgeline.rollout import RATIO_TOLERANCE, Estimate, LastLayer, Rollout
+from ridgeline.rollout import RATIO_TOLERANCE, Estimate, Rollout
+from ridgeline.storage import LastLayer
+from ridgeline.streams import HALVES, random_stream
 
 GAMMAS = np.array([0.0, 0.8, 0.95, 0.98, 0.99, 0.998])  # the critic's heads; the last is the reference's
 TRACES = (0.5, 0.8, 0.95, 1.0)  # λ of the components of each head; γ = 0 needs but one
@@ -35,7 +36,6 @@ GATE = 2.0  # standard errors by which the weights must beat the prior
 UNIT_RATE = 0.1  # of the running moments of each component
 FLOOR = 1e-3  # least standard deviation of a component, as a share of the largest
 MOST_ROWS = 1 << 16  # of a run's rollout that the statistics see; the mixture has all
-HALVES = 14  # purpose of a random stream
 METRICS = ("effective_horizon", "effective_trace", "mixture_adapted", "mixture_cosine")
 
 
@@ -72,7 +72,8 @@ class AdaptiveMixture:
     @np.errstate(invalid="ignore", over="ignore")  # what is not finite is left out of the statistics
     def __call__(self, rollout: Rollout, memory: dict) -> tuple[Estimate, dict]:
         advantage, target = advantages(rollout)
-        layer = rollout.last_layer(min(rollout.num_envs, max(2, MOST_ROWS // rollout.length)))
+        most = max(2, MOST_ROWS // (rollout.length * rollout.num_agents))
+        layer = rollout.last_layer(min(rollout.num_envs, most))
         error, ends = reference_error(rollout), rollout.terminated | rollout.truncated
         memory = {name: tensor.clone() for name, tensor in (memory or self.begin(rollout, layer)).items()}
         mixed = np.empty((rollout.length, *rollout.by_run(rollout.reward).shape[1:]), np.float32)
@@ -199,20 +200,27 @@ class _Run:
         self.advantage = np.ascontiguousarray(advantage[:, run])
         self.error, self.ends = own(error), own(ends)
         self.score, self.feature, self.free = own(layer.score), own(layer.feature), own(layer.score_free)
-        self.length, self.num_envs, _ = self.score.shape  # the instances that the statistics see
+        self.length, seen, _ = self.score.shape
+        self.num_agents, self.num_envs = rollout.num_agents, seen // rollout.num_agents  # that the statistics see
+        every = torch.ones_like(rollout.terminated) if rollout.valid is None else rollout.valid
+        self.valid = own(every)
         # the score of another distribution than the one that acted would be a biased reference
-        difference = own(layer.log_prob) - own(rollout.log_prob)[:, : self.num_envs]
+        difference = np.where(self.valid[:, :seen], own(layer.log_prob) - own(rollout.log_prob)[:, :seen], 0)
         self.sound = bool(np.abs(difference).max() <= RATIO_TOLERANCE)
         self.mean, self.square = np.empty(COUNT), np.empty(COUNT)
-        mixture.moments(self.advantage, self.mean, self.square)
+        mixture.moments(self.advantage, self.valid, self.mean, self.square)
         population = rollout.population
         generator = random_stream(population.seeds[run], HALVES, int(population.iteration[run]))
         self.order = generator.permutation(self.num_envs)  # of instances: which half each is in
 
+    def rows_of(self, instances: np.ndarray) -> np.ndarray:
+        """The rows of all agents of these instances: what one sees depends on the others, so they share a half."""
+        return (instances[:, None] * self.num_agents + np.arange(self.num_agents)).ravel()
+
     def mix(self, weight: np.ndarray) -> np.ndarray:
         """The mixture of this rollout's standardised components, standardised, (T, N)."""
         out = np.empty(self.error.shape, np.float32)
-        mixture.mix(self.advantage, self.mean, weight * _unit(self.mean, self.square), out)
+        mixture.mix(self.advantage, self.valid, self.mean, weight * _unit(self.mean, self.square), out)
         return out
 
     def statistics(self, centre: np.ndarray, trace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,10 +234,10 @@ class _Run:
         g, r = [], []
         for instances in (self.order[:half], self.order[half : 2 * half], self.order[2 * half :]):
             gradient, reference = mixture.gradients(
-                self.advantage, centre.astype(np.float32), self.error, self.ends, np.float32(GAMMAS[-1]), self.score,
-                self.feature, self.free, instances, trace,
+                self.advantage, centre.astype(np.float32), self.error, self.ends, self.valid, np.float32(GAMMAS[-1]),
+                self.score, self.feature, self.free, self.rows_of(instances), trace,
             )  # fmt: skip
-            rows = max(half * self.length, 1)
+            rows = max(int(self.valid[:, self.rows_of(instances)].sum()), 1)
             g.append(gradient.astype(np.float64) / rows)
             r.append(reference.astype(np.float64) / rows)
         mean = (g[0] + g[1]) / 2

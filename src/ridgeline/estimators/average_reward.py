@@ -79,10 +79,10 @@ class AverageReward:
             memory = self._moved(rollout, memory, "mean_value", rollout.value[..., 0])
         advantage, target, delta = differential_advantage(
             rollout.reward, rollout.value[..., 0], rollout.next_value[..., 0], rollout.terminated, rollout.truncated,
-            memory["reward_rate"].repeat_interleave(rollout.num_envs), self.gae_lambda,
+            memory["reward_rate"].repeat_interleave(rollout.rows_per_run), self.gae_lambda,
         )  # fmt: skip
         if apo:
-            mean_value = memory["mean_value"].repeat_interleave(rollout.num_envs)
+            mean_value = memory["mean_value"].repeat_interleave(rollout.rows_per_run)
             target = target - torch.as_tensor(self.value_centering * mean_value, dtype=target.dtype)
         else:
             newest = memory["reward_rate"] + _mean_by_run(rollout, self.reward_rate_step * delta.double())
@@ -91,7 +91,7 @@ class AverageReward:
 
     def _moved(self, rollout: Rollout, memory: dict, name: str, tensor: torch.Tensor) -> dict:
         """Memory with the mean of (T, B) `tensor` taken into the running mean `name`, if it is finite."""
-        old = memory[name].repeat_interleave(rollout.num_envs)
+        old = memory[name].repeat_interleave(rollout.rows_per_run)
         newest = memory[name] + _mean_by_run(rollout, self.reward_rate_step * (tensor.double() - old))
         return memory | {name: torch.where(newest.isfinite(), newest, memory[name])}
 
@@ -102,5 +102,5 @@ def _started(memory: dict, name: str, first: torch.Tensor) -> dict:
 
 
 def _mean_by_run(rollout: Rollout, tensor: torch.Tensor) -> torch.Tensor:
-    """(T, B) -> (R,) in float64; one run at a time, so that it is rounded as where the run is alone."""
-    return torch.stack([own.double().contiguous().mean() for own in rollout.by_run(tensor).unbind(1)])
+    """(T, B) -> (R,) in float64."""
+    return torch.stack([own.double().mean() for own in rollout.of_each_run(tensor)])

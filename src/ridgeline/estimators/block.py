@@ -108,7 +108,7 @@ class Block:
         if self.puf is None:
             return Estimate(error.sum(-1), target, target_weight), memory
         weight, of_loss = self._weights(rollout, memory)
-        weight, of_loss = (w.to(target.dtype).repeat_interleave(rollout.num_envs, 0) for w in (weight, of_loss))
+        weight, of_loss = (w.to(target.dtype).repeat_interleave(rollout.rows_per_run, 0) for w in (weight, of_loss))
         target_weight = of_loss.expand_as(target) if target_weight is None else of_loss * target_weight
         return Estimate((weight * error).sum(-1), target, target_weight), _remember(rollout, memory, target, known)
 
@@ -142,8 +142,8 @@ def _remember(rollout: Rollout, memory: dict, target: torch.Tensor, known: torch
     zeros = torch.zeros(rollout.num_runs, target.shape[-1], dtype=torch.float64)
     zero = zeros[:, 0]
     old = {"lag_variance": zeros, "lag_count": zeros, "target_mean": zero, "target_square": zero} | memory
-    one_by_one = [rollout.by_run(x).unbind(1) for x in (target, rollout.value, known)]
-    newest = [_of_one_run(*(x.contiguous() for x in own)) for own in zip(*one_by_one, strict=True)]
+    one_by_one = [rollout.of_each_run(x) for x in (target, rollout.value, known)]
+    newest = [_of_one_run(*(x.flatten(0, -2) for x in own)) for own in zip(*one_by_one, strict=True)]
     variance, number, mean, square = (torch.stack(x) for x in zip(*newest, strict=True))
     finite = (variance.isfinite().all(-1) & square.isfinite()).unsqueeze(-1)
     taken = finite & (number > 0)
@@ -164,9 +164,9 @@ def _remember(rollout: Rollout, memory: dict, target: torch.Tensor, known: torch
 
 
 def _of_one_run(target, value, known):
-    """Of (T, N, H): mean square error and number of known entries per lag (H,); mean and mean square of the targets."""
-    number = known.sum((0, 1)).double()
-    error = torch.where(known, target - value, 0.0).double().square().sum((0, 1)) / number.clamp_min(1)
+    """Of (cells, H): mean square error and number of known ones per lag (H,); mean and mean square of the targets."""
+    number = known.sum(0).double()
+    error = torch.where(known, target - value, 0.0).double().square().sum(0) / number.clamp_min(1)
     target = torch.where(known, target, 0.0).double()
     total = number.sum().clamp_min(1)
     return error, number, target.sum() / total, target.square().sum() / total

@@ -107,9 +107,8 @@ class DAE:
         if self.corrected:
             advantage = advantage + target[..., 0] - value[..., 0]
         else:
-            square = rollout.by_run((probability * every.square()).sum(-1))
-            # one run at a time: a run's sum is then rounded as it is where the run is alone
-            scale = torch.stack([own.contiguous().mean() for own in square.unbind(1)]).sqrt().clamp_min(1e-8)
+            square = rollout.of_each_run((probability * every.square()).sum(-1))
+            scale = torch.stack([own.mean() for own in square]).sqrt().clamp_min(1e-8)
             advantage = (rollout.by_run(advantage) / scale.unsqueeze(1)).flatten(1, 2)
         weight = (rollout.by_run(weight) * _scale_of_value(rollout, target, first).unsqueeze(1)).flatten(1, 2)
         return Estimate(advantage, target, weight, _metrics(rollout, target[..., 0])), memory
@@ -137,12 +136,13 @@ def _scale_of_value(rollout: Rollout, target: torch.Tensor, first: bool) -> torc
     scale, unit = population.coefficients["value_scale"], population.buffers["value_scale"]
     if first:
         moments = copy.deepcopy(population.target_moments)
-        moments.update(rollout.by_run(target), ~population.frozen)
+        moments.update(rollout.by_run(target), ~population.frozen, rollout.valid_by_run)
         scale, unit = moments.error_scale().float(), moments.scale().float()
     return count * (scale / unit[:, :1]).square()
 
 
 def _metrics(rollout: Rollout, target: torch.Tensor) -> dict[str, torch.Tensor]:
     """`value` and `explained_variance` of V alone: the other heads are advantages."""
-    value, target = rollout.by_run(rollout.value[..., 0]), rollout.by_run(target)
-    return {"value": value.mean((0, 2)), "explained_variance": explained_variance(target, value)}
+    value = rollout.value[..., 0]
+    means = [own.mean() for own in rollout.of_each_run(value)]
+    return {"value": torch.stack(means), "explained_variance": explained_variance(rollout, target, value)}

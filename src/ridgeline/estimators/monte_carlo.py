@@ -95,8 +95,10 @@ class MonteCarlo:
         elif self.baseline == "constant":
             advantage = credit - torch.as_tensor(self.constant_baseline, dtype=credit.dtype)
         count = memory.get("num_rollouts", zero)
-        newest = rollout.by_run(return_to_go).double().mean((0, 2))
-        newest_credit = rollout.by_run(credit).double().mean((0, 2))
+        newest, newest_credit = (
+            torch.stack([own.double().mean() for own in rollout.of_each_run(tensor)])
+            for tensor in (return_to_go, credit)
+        )
         finite = torch.isfinite(newest + newest_credit)
         share = 1 / (count + 1).clamp_max(1 / RATE)
         return Estimate(advantage, None), {
@@ -114,4 +116,4 @@ class MonteCarlo:
 
 def _rows(per_run: torch.Tensor, rollout: Rollout) -> torch.Tensor:
     """(R,) -> (B,), in the rollout's precision."""
-    return per_run.to(rollout.reward.dtype).repeat_interleave(rollout.num_envs)
+    return per_run.to(rollout.reward.dtype).repeat_interleave(rollout.rows_per_run)

@@ -74,8 +74,7 @@ class StaticMixture:
             advantage, target[..., k] = trace_mixture(
                 rollout.reward, rollout.value[..., k], rollout.next_value[..., k], terminated, rollout.truncated, gamma
             )
-            by_run = rollout.by_run(advantage)
-            # one run at a time: a run's sum is then rounded as it is where the run is alone
-            std = torch.stack([own.contiguous().std(correction=0) for own in by_run.unbind(1)]).clamp_min(LEAST_STD)
-            mixture += (by_run / std.unsqueeze(1)).flatten(1, 2) / self.num_values
+            own = rollout.of_each_run(advantage)
+            std = torch.stack([one.std(correction=0) for one in own]).clamp_min(LEAST_STD)
+            mixture += (rollout.by_run(advantage) / std.unsqueeze(1)).flatten(1, 2) / self.num_values
         return Estimate(mixture, target), memory

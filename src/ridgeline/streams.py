@@ -1,0 +1,12 @@
+"""Streams of random numbers: each is that of a seed, a purpose and an iteration, whatever else runs."""
+
+import numpy as np
+
+INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes
+PLAY, HALVES = 14, 14  # of evaluation, and of an estimator's halves of the instances
+SELF_PLAY = 15  # of the opponents drawn
+
+
+def random_stream(seed: int, purpose: int, iteration: int) -> np.random.Generator:
+    """The generator of (seed, purpose, iteration): nothing to save, and the same in any population."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, purpose, iteration])))
