@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
+from games import FOLDER
 
-from ridgeline.environments import make
+from ridgeline.kernel import define
+from ridgeline.observations import unpack
+from ridgeline.vector import CompiledEnv
+
+
+def make(name, num_envs, seed=0, parameters=None):
+    return CompiledEnv(define(FOLDER / f"{name}.py"), num_envs, seed, parameters=parameters)
+
+
+def make_plain(name, num_envs, **parameters):
+    """In plain Python: another structure need not be compiled."""
+    return CompiledEnv(define(FOLDER / f"{name}.py", compile=False, parameters=parameters), num_envs, 0)
+
 
 # ---------------------------------------------------------------------------------------------------------------- snake
 
@@ -12,15 +25,15 @@ RIGHT, UP, LEFT, DOWN = range(4)
 
 def snake(body, food=None, **structure):
     """One snake whose cells (x, y) are given from the head; empty elsewhere but for food at (x, y)."""
-    env = make("snake", 1, 0, parameters=structure)
-    p, side = env.parameters, env.parameters.size + 2 * env.parameters.vision  # type: ignore[attr-defined]
-    cells = env.state.cell.reshape(side, side)  # type: ignore[attr-defined]
+    env = make_plain("snake", 1, **structure)
+    p, side = env.parameters, env.parameters.size + 2 * env.parameters.vision
+    cells = env.state.cell.reshape(side, side)
     inner = cells[p.vision : p.vision + p.size, p.vision : p.vision + p.size]
     inner[:] = 0
     for i, (x, y) in enumerate(body):
-        env.state.body[0, 0, len(body) - 1 - i] = (p.vision + y) * side + p.vision + x  # type: ignore[attr-defined]
+        env.state.body[0, 0, len(body) - 1 - i] = (p.vision + y) * side + p.vision + x
         inner[y, x] = -1
-    env.state.head[0, 0], env.state.length[0, 0] = len(body) - 1, len(body)  # type: ignore[attr-defined]
+    env.state.head[0, 0], env.state.length[0, 0] = len(body) - 1, len(body)
     if food is not None:
         inner[food[1], food[0]] = 1
     return env, inner
@@ -72,7 +85,7 @@ def test_snake_optimum_fills_the_world():
     total, length = np.full(8, np.nan), np.zeros(8)
     side, vision = 18, 5
     for _ in range(4000):
-        cell = env.state.body[np.arange(8), 0, env.state.head[:, 0]]  # type: ignore[attr-defined]
+        cell = env.state.body[np.arange(8), 0, env.state.head[:, 0]]
         step = env.step(path[cell // side - vision, cell % side - vision])
         for row, episode in zip(step.episode_row, step.episode, strict=True):
             if np.isnan(total[row]):
@@ -88,10 +101,10 @@ def test_snake_random_play():
 
 def test_many_snakes_in_one_world():
     """Bodies are apart and are what the cells say, food stays as much, the dead begin anew; two meet by hand."""
-    env = make("snake", 2, 0, parameters={"num_snakes": 12, "size": 12, "num_food": 9, "vision": 2})
+    env = make_plain("snake", 2, num_snakes=12, size=12, num_food=9, vision=2)
     generator, died = np.random.default_rng(0), 0
-    for _ in range(400):
-        length = env.state.length.copy()  # type: ignore[attr-defined]
+    for _ in range(150):
+        length = env.state.length.copy()
         step = env.step(generator.integers(0, 4, 24))
         ended = step.terminated.reshape(2, 12)
         died += ended.sum()
@@ -107,8 +120,8 @@ def test_many_snakes_in_one_world():
             assert (world.cell == 1).sum() == 9
             inner = world.cell.reshape(16, 16)[2:14, 2:14]
             assert (inner == -1).sum() == len(cells)
-    assert died > 500
-    env = make("snake", 1, 0, parameters={"num_snakes": 2, "num_food": 0, "vision": 1})
+    assert died > 200
+    env = make_plain("snake", 1, num_snakes=2, num_food=0, vision=1)
     env.state.cell.reshape(10, 10)[1:9, 1:9] = 0
     env.state.body[0, :, 0] = [33, 35]  # two cells apart in one row, and both want the one between
     env.state.cell[0, [33, 35]] = -1
@@ -121,8 +134,6 @@ def test_many_snakes_in_one_world():
 
 
 def test_spaces_answers_by_its_parts():
-    from ridgeline.observations import unpack
-
     env, generator = make("spaces", 2000, 0), np.random.default_rng(0)
     for half in (False, True):
         parts = unpack(env.observation_space, env.observation)
@@ -132,3 +143,134 @@ def test_spaces_answers_by_its_parts():
         reward = env.step(answer).reward
         assert (reward == 1).all() if not half else abs(reward.mean() - 0.75) < 4 * 0.25 / np.sqrt(2000)
     assert abs(env.step(generator.integers(0, 2, (2000, 2))).reward.mean() - 0.5) < 4 * np.sqrt(0.125 / 2000)
+
+
+# -------------------------------------------------------------------------------------------------------------- freeway
+
+
+def best_plan(x, velocity, length, throw=8):
+    """(the most crossings in `length` steps, the action of each step and height): dynamic programming, backwards.
+
+    A throw costs `throw` steps and as many quarters, which nothing but the floor shortens: one jump in time.
+    """
+    x, at = x.copy(), np.zeros((length, 10))
+    for t in range(length):
+        x += velocity
+        x = np.where(x >= 16, x - 16, np.where(x < 0, x + 16, x))
+        at[t] = x
+    danger = np.zeros((length, 45), bool)
+    for lane in range(1, 11):
+        for quarter in (4 * lane - 1, 4 * lane, 4 * lane + 1):
+            danger[:, quarter] = abs(at[:, lane - 1] - 8) < 1.1
+    value = np.zeros((length + throw + 2, 44))
+    plan = np.zeros((length, 44), np.int64)
+    height = np.arange(44)
+    for t in range(length - 1, -1, -1):
+        options = []
+        for after in (height, height + 1, np.maximum(height - 1, 0)):
+            there = np.minimum(after, 43)
+            thrown = value[min(t + 1 + throw, length), np.maximum(there - throw, 0)]
+            goes_on = np.where(danger[t, np.minimum(after, 44)], thrown, value[t + 1, there])
+            options.append(np.where(after == 44, 1 + value[t + 1, 0], goes_on))
+        plan[t], value[t] = np.argmax(options, 0), np.max(options, 0)
+    return value[0, 0], plan
+
+
+def test_freeway_optimum_is_reached():
+    """The plan that dynamic programming finds from the cars alone earns in the game exactly what it foretells."""
+    env = make("freeway", 4, 0)
+    found = [best_plan(env.state.x[i], env.state.velocity[i], 1000) for i in range(4)]
+    total = np.zeros(4)
+    for t in range(1000):
+        height = env.state.height
+        total += env.step(np.array([plan[t, height[i]] for i, (_, plan) in enumerate(found)])).reward
+    assert total.tolist() == [value for value, _ in found]
+    assert 14 <= total.min() <= total.mean() <= 20  # 17.66 (0.05) of 300 starts
+
+
+def test_freeway_hits_throw_back():
+    env = make("freeway", 1, 0)
+    state = env.state
+    state.velocity[0, :], state.x[0, :] = 0.1, 0.0
+    state.x[0, 2] = 8.0
+    state.height[0] = 10  # between lanes 2 and 3: safe
+    env.step(np.array([0]))
+    assert state.thrown[0] == 0 and state.height[0] == 10
+    env.step(np.array([1]))
+    assert (state.thrown[0], state.height[0], state.hits[0]) == (8, 11, 1)
+    for _ in range(8):
+        env.step(np.array([1]))
+    assert (state.thrown[0], state.height[0]) == (0, 3)
+    state.x[0, 0] = 6.75  # moves to 6.85, 1.15 away
+    env.step(np.array([1]))
+    assert state.thrown[0] == 0
+    env.step(np.array([0]))
+    assert state.thrown[0] == 8
+    state.thrown[0], state.height[0] = 0, 43
+    step = env.step(np.array([1]))
+    assert step.reward[0] == 1 and state.height[0] == 0
+
+
+def test_freeway_random_play_crosses_nothing():
+    env, generator = make("freeway", 200, 0), np.random.default_rng(0)
+    assert sum(env.step(generator.integers(0, 3, 200)).reward.sum() for _ in range(1000)) <= 2
+
+
+# ------------------------------------------------------------------------------------------------------ space invaders
+
+
+class Gunner:
+    """Shoots where copies of the game say that the shot will hit, goes to the nearest such place, avoids their shots."""
+
+    def __init__(self, env):
+        self.env = env
+        self.places = np.arange(4, 94, 2)
+        self.copies = make("space_invaders", len(self.places), 0, {"fire": 0.0})
+
+    def __call__(self):
+        return np.array([self.choose(state) for state in self.env.state])
+
+    def choose(self, state):
+        falling = [(x, y) for x, y in zip(state.fall_x, state.fall_y, strict=True) if y > 0]
+        x = state.x
+        target = self.target(state) if state.shot_y == 0 else x
+        wanted = 0 if abs(target - x) < 2 else (1 if target < x else 2)
+        moves = [(self.danger(x + way, falling), action != wanted, action) for action, way in ((0, 0), (1, -2), (2, 2))]
+        action = min(moves)[2]
+        return 3 if action == 0 and state.shot_y == 0 and target == x else action
+
+    @staticmethod
+    def danger(x, falling):
+        """How soon a shot will be here, if it can no longer be left in time."""
+        if not 3 <= x <= 93:
+            return 100.0
+        worst = 0.0
+        for a, b in falling:
+            steps = max(b - 5, 0)  # until it is as low as the player
+            overlap = 4 - abs(a - x)
+            if overlap > 0 and 2 * steps < 2 * overlap + 8:
+                worst = max(worst, 10.0 - steps + overlap)
+        return worst
+
+    def target(self, state):
+        copies = self.copies
+        copies.state[:] = state
+        copies.state.x[:], copies.state.fall_y[:] = self.places + state.x % 2, 0
+        reward = copies.step(np.full(len(self.places), 3)).reward.copy()
+        for _ in range(20):
+            reward += copies.step(np.zeros(len(self.places), np.int64)).reward
+        hits = (self.places + state.x % 2)[reward > 0]
+        return hits[abs(hits - state.x).argmin()] if len(hits) else 48 + state.x % 2
+
+
+def test_space_invaders_optimum():
+    env = make("space_invaders", 6, 0)
+    player, returns = Gunner(env), np.full(6, np.nan)
+    for _ in range(3000):
+        step = env.step(player())
+        for row, episode in zip(step.episode_row, step.episode, strict=True):
+            if np.isnan(returns[row]):
+                returns[row] = episode[0]
+        if not np.isnan(returns).any():
+            break
+    assert returns.tolist() == [40] * 6

@@ -255,3 +255,28 @@ def test_lander_falls_to_its_death_and_leaves_the_world():
 def test_lander_pilot():
     total, last = first_episodes(make("lander", 200), land)
     assert (last > 95).mean() > 0.98 and abs(total.mean() - 287) < 4 * total.std() / math.sqrt(200)
+
+
+def test_continuous_engines_are_the_discrete_ones_at_full_power():
+    """Same starts, same flights, to the last bit; at part power the thrust and its cost are in proportion."""
+    one, other, generator = make("lander", 100), make("lander_continuous", 100), np.random.default_rng(0)
+    engines = np.array([[0, 0], [-1, 1], [2, 0.5], [0, -1]], np.float32)  # clipped; half a side engine is none
+    for _ in range(120):
+        action = generator.integers(0, 4, 100)
+        step, twin = one.step(action), other.step(engines[action])
+        np.testing.assert_array_equal(step.observation, twin.observation)
+        np.testing.assert_allclose(step.reward, twin.reward, rtol=0, atol=1e-12)
+    for main, side, along, across in ((0.5, 0, 0.75 * 20, 0), (1e-6, 0, 10, 0), (-1, -0.75, 0, -0.75), (0, 0.49, 0, 0)):
+        env = make("lander_continuous", 1)
+        before = env.state.copy()
+        env.step(np.array([[main, side]], np.float32))
+        assert abs(env.state.y_dot[0] - before.y_dot[0] - 0.02 * (along - 10)) < 1e-4
+        assert abs(env.state.x_dot[0] - before.x_dot[0] - 0.02 * across) < 1e-6
+        assert abs(env.state.angle_dot[0] - before.angle_dot[0] - 0.02 * 4 * across) < 1e-6
+
+
+def test_lander_continuous_pilot():
+    """The same pilot, at full power."""
+    engines = np.array([[0, 0], [0, 1], [1, 0], [0, -1]], np.float32)
+    total, last = first_episodes(make("lander_continuous", 200), lambda observation: engines[land(observation)])
+    assert (last > 95).mean() > 0.98 and abs(total.mean() - 287) < 4 * total.std() / math.sqrt(200)

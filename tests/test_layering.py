@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "ridgeline"
 ORDER = """
 registration cache sources observations
 state loops declarations rehearsal
-kernel levels ground order_book court envs/* vector gymnasium_rows workers adapters/* environments
+kernel levels ground order_book court rocket envs/* vector gymnasium_rows workers adapters/* environments
 canvas
 film gymnasium controls play new_environment
 distributions normalize layers

@@ -145,10 +145,11 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
 
 ENVIRONMENTS = [
     "acrobot", "bandit", "breakout", "cartpole", "cartpole_swingup", "chaser", "collector", "connect_four",
-    "continuous_target", "corridor", "delayed", "economy", "key_to_door", "lander", "matching_pennies", "maze",
-    "memory", "minatar_asterix", "minatar_breakout", "minatar_freeway", "minatar_seaquest", "minatar_space_invaders",
-    "mountain_car", "mountain_car_continuous", "noisy_bandit", "password", "pendulum", "pong", "pong_duel",
-    "random_walk", "reacher", "runner", "short_corridor", "snake", "spaces", "squared", "stochastic",
+    "continuous_target", "corridor", "delayed", "economy", "freeway", "key_to_door", "lander", "lander_continuous",
+    "matching_pennies", "maze", "memory", "minatar_asterix", "minatar_breakout", "minatar_freeway",
+    "minatar_seaquest", "minatar_space_invaders", "mountain_car", "mountain_car_continuous", "noisy_bandit",
+    "password", "pendulum", "pong", "pong_duel", "random_walk", "reacher", "runner", "short_corridor", "snake",
+    "space_invaders", "spaces", "squared", "stochastic",
 ]  # fmt: skip
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ridgeline import kernel
-from ridgeline.environments import make
+from ridgeline import environments, kernel
 from ridgeline.kernel import InvalidEnvironment, define, settings
 from ridgeline.observations import unpack
 from ridgeline.vector import CompiledEnv
@@ -23,6 +22,12 @@ def arena(num_envs: int = 1, **fields) -> CompiledEnv:
     env = CompiledEnv(define(ARENA), num_envs, 0, parameters={"life": 9})
     for name, value in fields.items():
         env.state[name][:] = value
+    return env
+
+
+def make(path: Path, num_envs: int, seed=0, parameters=None) -> CompiledEnv:
+    env = environments.make(path, num_envs, seed, parameters=parameters)
+    assert isinstance(env, CompiledEnv)
     return env
 
 
@@ -82,7 +87,7 @@ def test_rows_are_agents_of_instances_of_runs():
     alone = make(ARENA, 2, 6)
     np.testing.assert_array_equal(env.observation[6:], alone.observation)
     cells = unpack(env.observation_space, env.observation)["image"].argmax(1).reshape(4, 3)
-    assert cells.tolist() == env.state.cell.tolist()  # type: ignore[attr-defined]
+    assert cells.tolist() == env.state.cell.tolist()
 
 
 def test_parts_and_masks_of_the_observation():
@@ -98,8 +103,8 @@ def test_parts_and_masks_of_the_observation():
 
 def test_structure_changes_shapes():
     env = make(ARENA, 2, 0, parameters={"num_players": 5, "life": 4})
-    assert env.num_agents == 5 and env.num_rows == 10 and env.state.cell.shape == (2, 5)  # type: ignore[attr-defined]
-    assert (env.state.health == 4).all()  # type: ignore[attr-defined]
+    assert env.num_agents == 5 and env.num_rows == 10 and env.state.cell.shape == (2, 5)
+    assert (env.state.health == 4).all()
     env.step(np.zeros((10, 2), np.int64))
     small = make(ARENA, 1, 0, parameters={"size": 2})
     assert small.observation_space["image"].shape == (2,)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from games import DOWN, STAY, UP, fold, nearest
+from test_arcade import make
 
-from ridgeline.environments import make
 from ridgeline.observations import random_allowed, unpack
 
 # ---------------------------------------------------------------------------------------------------- matching pennies
@@ -12,7 +12,7 @@ from ridgeline.observations import random_allowed, unpack
 
 def pennies(heads: tuple, num_envs: int = 4000, **parameters) -> np.ndarray:
     """Return of each player in each first episode; `heads`: of each the probability of a head, or its actions."""
-    env, generator = make("matching_pennies", num_envs, 0, parameters=parameters), np.random.default_rng(0)
+    env, generator = make("matching_pennies", num_envs, 0, parameters), np.random.default_rng(0)
     while True:
         players = [generator.random(num_envs) < one for one in heads]
         step = env.step(np.stack(players, 1).ravel().astype(np.int64))
@@ -55,7 +55,7 @@ def test_matching_pennies_shows_role_and_last_round():
 def drop(columns: str, starter: int = 0):
     """The step after discs into these columns, in turn; and the environment."""
     env = make("connect_four", 1)
-    env.state.turn[0] = starter  # type: ignore[attr-defined]
+    env.state.turn[0] = starter
     step = None
     for move, column in enumerate(columns):
         action = np.full(2, 6)  # the other one's action counts nothing
@@ -119,7 +119,7 @@ def test_connect_four_games_against_a_plain_board():
     boards = np.zeros((40, 6, 7))
     wins = 0
     for _ in range(80):
-        turn = env.state.turn.copy()  # type: ignore[attr-defined]
+        turn = env.state.turn.copy()
         mask = unpack(env.observation_space, env.observation)["action_mask"]
         action = random_allowed(env.action_space, mask, generator)
         step = env.step(action)
@@ -137,7 +137,7 @@ def test_connect_four_games_against_a_plain_board():
 
 
 def test_who_starts_is_drawn():
-    turn = make("connect_four", 4000).state.turn  # type: ignore[attr-defined]
+    turn = make("connect_four", 4000).state.turn
     assert abs(turn.mean() - 0.5) < 4 * 0.5 / np.sqrt(4000)
 
 
