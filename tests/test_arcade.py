@@ -220,7 +220,7 @@ def test_freeway_random_play_crosses_nothing():
 
 
 class Gunner:
-    """Shoots where copies of the game say that the shot will hit, goes to the nearest such place, avoids their shots."""
+    """Shoots where copies of the game say that the shot will hit, goes to the nearest such place, evades theirs."""
 
     def __init__(self, env):
         self.env = env
