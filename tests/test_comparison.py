@@ -373,6 +373,6 @@ def test_progress_is_shown_now_and_then(capsys):
 def test_the_studies_can_be_read(name):
     path = Path(__file__).parents[1] / "studies" / f"{name}.toml"
     given = read(path)
-    assert len(given.seeds) == 10 and len(given.arms) > 4
+    assert len(given.seeds) == 10 and len(given.arms) > 3
     page = (path.parents[1] / "docs" / "compare.md").read_text(encoding="utf-8")
     assert name != "small" or path.read_text(encoding="utf-8") in page

@@ -4,7 +4,6 @@ What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands t
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.
 """
 
-import ast
 import json
 import os
 import re
@@ -20,6 +19,7 @@ STARTED = time.perf_counter()
 
 from ridgeline import options  # noqa: E402  (the clock starts first)
 from ridgeline.arguments import Parsed, UsageError, did_you_mean, parse  # noqa: E402
+from ridgeline.catalogue import summaries  # noqa: E402
 from ridgeline.stopping import Stop  # noqa: E402
 
 HELP = """usage: ridgeline COMMAND ...
@@ -43,7 +43,9 @@ Train policies by policy gradients, many runs side by side.
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
-RESUMABLE = {"resume", "steps", "until", "minutes", "threads", "json", "quiet", "algorithm", "estimator", "policy"}
+RESUMABLE = {
+    "resume", "steps", "until", "minutes", "threads", "json", "quiet", "writers", "algorithm", "estimator", "policy",
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------- train
@@ -59,8 +61,10 @@ def train(arguments: Sequence[str]) -> int:
     else:
         environment, names, settings = _resumed(parsed, names)
     from ridgeline import session
+    from ridgeline.writers import written
 
     view = _view(asked, [environment, *names.values()], _again(environment, names))
+    shown = written(view, asked.writers)
     directory = None if asked.resume is not None else _claim(asked.out, environment, names["algorithm"])
     stop = Stop(view)
     try:
@@ -69,7 +73,7 @@ def train(arguments: Sequence[str]) -> int:
             result = session.train(
                 asked.environment or None, **settings, total_steps=asked.steps, num_threads=asked.threads,
                 out=directory, resume=asked.resume, init=asked.init, until=asked.until, minutes=asked.minutes,
-                view=view, stop=stop, started=STARTED,
+                view=shown, stop=stop, started=STARTED,
             )  # fmt: skip
     finally:
         view.close()
@@ -257,35 +261,15 @@ def new_env(arguments: Sequence[str]) -> int:
 
 def list_components(arguments: Sequence[str]) -> int:
     asked = parse(options.List, arguments, "ridgeline list").options
-    groups = {kind: _summaries(kind) for kind in ("environments", "algorithms", "estimators", "policies")}
-    for kind, summaries in groups.items():
+    groups = {kind: summaries(kind) for kind in ("environments", "algorithms", "estimators", "policies")}
+    for kind, found in groups.items():
         print(f"{kind}")
-        for name, summary in summaries.items():
+        for name, summary in found.items():
             print(f"  {name:<26}{summary}")
     print("Gymnasium ids, module:Class and files of your own (.py) train too.")
     if asked.json:
-        print_json({kind: list(summaries) for kind, summaries in groups.items()})
+        print_json({kind: list(found) for kind, found in groups.items()})
     return 0
-
-
-def _summaries(kind: str) -> dict[str, str]:
-    """name -> first line of the docstring, from the sources: nothing is imported."""
-    package = Path(__file__).resolve().parent
-    if kind == "policies":
-        classes = [node for node in _tree(package / "policies.py").body if isinstance(node, ast.ClassDef)]
-        return {
-            c.name.lower(): _first_line(c) for c in classes if any(getattr(f, "name", "") == "build" for f in c.body)
-        }
-    folder = package / {"environments": "envs"}.get(kind, kind)
-    return {file.stem: _first_line(_tree(file)) for file in sorted(folder.glob("[!_]*.py"))}
-
-
-def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
-def _first_line(node: ast.Module | ast.ClassDef) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 def bench(arguments: Sequence[str]) -> int:

@@ -61,6 +61,8 @@ class Train(Trained):
     """Stop after this long."""
     threads: Annotated[int | None, _optional("N")] = None
     """Cores to use; all if not given."""
+    writers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Write the metrics for these tools too, into the run directory; each is an extra of its name."""
     json: Flag = False
     """Make the last line on standard output one JSON object, and show the training on standard error."""
     quiet: Flag = False
