@@ -18,6 +18,7 @@ from ridgeline.algorithms.ppo import PPO
 from ridgeline.comparison import run
 from ridgeline.loopback import PortError
 from ridgeline.policies import MLP
+from ridgeline.sweep import conduct
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.records import Run, Trial
 
@@ -41,13 +42,14 @@ def folder(tmp_path_factory):
     comparison, runner = make(folder, SPEC.replace("seeds = 3", "seeds = 2"))
     run(comparison, runner)
     (folder / "out").rename(folder / "compare")
-    sweep(folder / "sweep" / report.LEDGER)
+    sweep(folder / "sweep")
     return folder
 
 
-def sweep(path) -> None:
+def sweep(folder) -> None:
     """Score rises with the learning rate and not with gamma; the two best trials are judged again, and are worse."""
-    ledger, generator = Ledger(path), np.random.default_rng(0)
+    ledger, generator = Ledger(folder / conduct.LEDGER), np.random.default_rng(0)
+    (folder / conduct.FILE).write_text(json.dumps({"storage": None, "study": "walk"}), encoding="utf-8")
     study = ledger.create_study("walk", "sweep", {"environment": "cartpole", "trials": 30})
     rates = 10 ** generator.uniform(-4, -2, 30)
     settings = [

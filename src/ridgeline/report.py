@@ -9,9 +9,9 @@ from typing import Any
 from ridgeline import report_comparison, report_runs, report_sweep
 from ridgeline.metrics import read_lines
 from ridgeline.run_directory import RunError
+from ridgeline.sweep import conduct
 
 PAGE = Path(__file__).parent / "page"
-LEDGER = "ledger.sqlite"
 DEPTH = 4  # of folders that are searched for runs
 MAX_SHOWN = 64  # run directories on the page of a folder, the newest
 
@@ -22,9 +22,9 @@ class ReportError(ValueError):
 
 def kind_of(directory: Path) -> str | None:
     """run, comparison, sweep, or None: what a directory itself is."""
-    if (directory / "result.json").exists() or (directory / "populations").is_dir():
+    if (directory / "populations").is_dir():
         return "comparison"
-    if (directory / LEDGER).exists():
+    if (directory / conduct.LEDGER).exists() or (directory / conduct.FILE).exists():
         return "sweep"
     return "run" if (directory / "config.json").exists() else None
 
@@ -54,10 +54,7 @@ def document(directory: str | Path) -> dict[str, Any]:
             report_comparison.comparison(directory) if (directory / "result.json").exists() else unfinished(directory)
         )
     elif kind == "sweep":
-        pages = report_sweep.sweep(directory / LEDGER)
-        if not pages:
-            raise ReportError(f"{directory / LEDGER} holds no sweep; run ridgeline sweep first")
-        page = pages[-1]
+        page = report_sweep.sweep(*conduct.find(directory))
     elif kind == "run":
         page = report_runs.run(directory)
     else:
@@ -113,8 +110,11 @@ def write(directory: str | Path, out: str | Path | None = None) -> Path:
 def summary(directory: Path) -> tuple[str, float]:
     """(a line on a directory for the board's list, when it last changed)."""
     kind = kind_of(directory)
-    names = {"run": ["metrics.jsonl", "config.json"], "comparison": ["result.json", LEDGER, f"{LEDGER}-wal"]}
-    files = [directory / name for name in names.get(str(kind), [LEDGER, f"{LEDGER}-wal"])]
+    names = {
+        "run": ["metrics.jsonl", "config.json"],
+        "comparison": ["result.json", conduct.LEDGER, f"{conduct.LEDGER}-wal"],
+    }
+    files = [directory / name for name in names.get(str(kind), [conduct.LEDGER, f"{conduct.LEDGER}-wal"])]
     changed = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
     if kind == "run":
         lines = read_lines(directory / "metrics.jsonl")

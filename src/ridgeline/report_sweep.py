@@ -11,11 +11,11 @@ from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.records import Run, Study, Trial
 
 
-def sweep(storage: Path | str) -> list[dict[str, Any]]:
-    """The pages of all sweeps in a ledger. Raises LedgerError."""
+def sweep(storage: Path | str, name: str) -> dict[str, Any]:
+    """The page of a sweep in a ledger. Raises LedgerError."""
     ledger = Ledger(storage)
     try:
-        return [_page(ledger, study) for study in ledger.studies() if study.kind == "sweep"]
+        return _page(ledger, ledger.study(name))
     finally:
         ledger.close()
 
