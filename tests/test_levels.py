@@ -106,6 +106,52 @@ def test_num_levels_and_start_level(name):
     assert len(counts) == 3 and abs(counts / 3000 - 1 / 3).max() < 0.04  # 4.6 standard errors
 
 
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+@each_game
+@each_difficulty
+def test_pictures_are_the_same_in_plain_python_and_show_the_same_game(name, difficulty):
+    """And the structure changes nothing but what is seen."""
+    chosen = {"difficulty": difficulty, "pixels": 1}
+    seen, told = make(name, 2, seed=2, **chosen), make(name, 2, seed=2, difficulty=difficulty)
+    plain = make(name, 2, seed=2, compile=False, **chosen)
+    assert seen.observation_space.shape == (64, 64, 3) and seen.observation.dtype == np.uint8
+    with np.errstate(over="ignore"):
+        for one, other, symbols in zip(*(random_steps(env, 12) for env in (seen, plain, told)), strict=True):
+            np.testing.assert_array_equal(one.observation, other.observation)
+            np.testing.assert_array_equal(one.reward, symbols.reward)
+            assert len(np.unique(one.observation[0].reshape(-1, 3), axis=0)) >= 4
+    assert all(same_level(one, other) for one, other in zip(seen.state, told.state, strict=True))
+
+
+@each_difficulty
+def test_the_picture_of_a_maze(difficulty):
+    """Every tile where it belongs, counted by the colour of its pixels."""
+    env = levels_of("maze", range(20), difficulty=difficulty, pixels=1)
+    for state, picture in zip(env.state, env.observation, strict=True):
+        size = 4 if state.side <= 16 else 2
+        before = (64 // size - state.side) // 2
+        tiles = picture.reshape(64 // size, size, 64 // size, size, 3)
+        is_open = (tiles == (236, 232, 218)).all((1, 3, 4))[before : before + state.side, before : before + state.side]
+        expected = state.grid[4 : 4 + state.side, 4 : 4 + state.side] == 0
+        expected[state.goal_y - 4, state.goal_x - 4] = False
+        np.testing.assert_array_equal(is_open, expected)
+        y, x = ((before + place - 4) * size for place in (state.y, state.x))
+        assert (picture[y : y + size, x : x + size] == (118, 110, 126)).all(-1).any()  # the mouse
+
+
+def test_pictures_are_learned_from_by_the_policy_for_images():
+    from ridgeline.arguments import names_of
+
+    assert names_of(["maze", "--environment.pixels", "1"])["policy"] == "cnn"
+    assert names_of(["--environment.pixels=1", "maze"])["policy"] == "cnn"
+    assert names_of(["maze", "--environment.pixels", "0"])["policy"] == "mlp" == names_of(["maze"])["policy"]
+
+
+# --------------------------------------------------------------------------------------------------------- random play
+
+
 @each_difficulty
 @pytest.mark.parametrize(
     ("name", "mean"),

@@ -13,7 +13,8 @@ import io
 import operator
 import re
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,13 +117,27 @@ def _default_policy(arguments: Sequence[str]) -> str:
         try:
             found = resolve(word)
             if isinstance(found, Path):
-                return default_policy(define(found).observation_space)
+                return default_policy(define(found, parameters=_structure(found, arguments)).observation_space)
             env = make(word, 1)
         except InvalidEnvironment:
             continue  # no environment, or one whose fault is told when it is made
         env.close()
         return default_policy(env.observation_space)
     return "mlp"
+
+
+def _structure(path: Path, arguments: Sequence[str]) -> dict[str, float]:
+    """The numbers on the line that change the environment's parameters, as far as they are such: shapes follow them."""
+    from ridgeline.kernel import settings
+
+    known, found = settings(path)._fields, {}  # type: ignore[attr-defined]
+    words = [part for argument in arguments for part in argument.split("=", 1)]
+    for word, value in pairwise(words):
+        name = word.removeprefix("--environment.").replace("-", "_")
+        if word.startswith("--environment.") and name in known:
+            with suppress(ValueError):
+                found[name] = float(value)
+    return found
 
 
 def did_you_mean(name: str, candidates: Sequence[str], prefix: str = "") -> str:

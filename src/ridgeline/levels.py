@@ -6,6 +6,7 @@ has the parameters `num_levels` (0: unlimited) and `start_level`, and the State 
 """
 
 import numpy as np
+from gymnasium import spaces
 
 from ridgeline.kernel import compiled, random_integer
 
@@ -114,6 +115,7 @@ def open_dead_ends(state, grid, margin, size):
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 PIXELS = 64  # the picture's height and width
+PICTURE = spaces.Box(0, 255, (PIXELS, PIXELS, 3), np.uint8)  # the observation where the structure's `pixels` is 1
 
 
 def tiles(size: int, palette: dict[str, tuple[int, int, int]], *drawings: str) -> np.ndarray:
@@ -128,10 +130,15 @@ def tiles(size: int, palette: dict[str, tuple[int, int, int]], *drawings: str) -
 
 
 @compiled
-def paint(observation, atlas, tile, column, row):
+def canvas_of(observation, atlas):
+    """The picture as one line of words, for `paint`."""
+    return observation.reshape(observation.size).view(atlas.dtype)
+
+
+@compiled
+def paint(canvas, atlas, tile, column, row):
     """Copy a tile of `atlas` to (column, row), counted in tiles from the picture's upper left corner."""
     size = atlas.shape[1]
-    canvas = observation.reshape(observation.size).view(atlas.dtype)
     line = 3 * (PIXELS // size)
     place = row * size * line + 3 * column
     for y in range(size):

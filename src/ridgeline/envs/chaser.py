@@ -22,7 +22,8 @@ Physics: the player moves first. Ghosts move in every second step (easy) or in t
     eaten in every third. They never turn back. At a crossing they come as near to the player as they can in half (easy)
     or three quarters (hard) of the cases and choose at random else; while they can be eaten, they keep away instead. A
     star makes them so for 40 steps (easy) or 25 (hard); who is eaten begins again at its first place.
-Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard.
+Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard;
+    pixels, whether the observation is a picture (1 or 0).
 Source: after Procgen's chaser (Cobbe et al. 2020, "Leveraging procedural generation to benchmark reinforcement
     learning") and Pac-Man.
 Differs: no eggs; one tile per step; all orbs together are worth 1, ghosts nothing; a symbolic observation.
@@ -38,14 +39,18 @@ from ridgeline.kernel import compiled, state_dtype
 from ridgeline.levels import (
     LEVEL,
     OPEN,
+    PICTURE,
     STEP_X,
     STEP_Y,
     WALL,
     begin_level,
+    canvas_of,
     carve_maze,
     level_chance,
     level_integer,
     open_dead_ends,
+    paint,
+    tiles,
 )
 
 MAX_SIZE = 15
@@ -76,7 +81,7 @@ State = state_dtype(
 statistics = ("solved", "orbs_left")
 
 TILES = VIEW * VIEW
-observation_space = spaces.Box(
+SYMBOLS = spaces.Box(
     np.zeros(3 * TILES + 8, np.uint8), np.array([1] * 3 * TILES + [31] * 6 + [40, 1], np.uint8), dtype=np.uint8
 )
 action_space = spaces.Discrete(4)
@@ -87,6 +92,14 @@ class Parameters(NamedTuple):
     num_levels: int = 0
     start_level: int = 0
     difficulty: int = 0
+
+
+class Structure(NamedTuple):
+    pixels: int = 0
+
+
+def observation_space(structure):
+    return PICTURE if structure.pixels else SYMBOLS
 
 
 def reset(state, p):
@@ -130,19 +143,23 @@ def step(state, action, p):
 
 
 def observe(state, observation, p):
+    if p.pixels != 0:
+        paint_level(state, observation)
+        return
+    symbols = observation.reshape(observation.size)
     grid, left, top = state.grid, state.x - RADIUS, state.y - RADIUS
     for row in range(VIEW):
         for column in range(VIEW):
             here = grid[top + row, left + column]
-            observation[row * VIEW + column] = here & WALL
-            observation[(VIEW + row) * VIEW + column] = (here >> 1) & 1
-            observation[(2 * VIEW + row) * VIEW + column] = here >> 2
+            symbols[row * VIEW + column] = here & WALL
+            symbols[(VIEW + row) * VIEW + column] = (here >> 1) & 1
+            symbols[(2 * VIEW + row) * VIEW + column] = here >> 2
     for i in range(GHOSTS):
         seen = i < state.num_ghosts
-        observation[3 * TILES + 2 * i] = SHIFT + state.ghost_x[i] - state.x if seen else 0
-        observation[3 * TILES + 2 * i + 1] = SHIFT + state.ghost_y[i] - state.y if seen else 0
-    observation[3 * TILES + 6] = state.edible
-    observation[3 * TILES + 7] = ghosts_move(state, p)
+        symbols[3 * TILES + 2 * i] = SHIFT + state.ghost_x[i] - state.x if seen else 0
+        symbols[3 * TILES + 2 * i + 1] = SHIFT + state.ghost_y[i] - state.y if seen else 0
+    symbols[3 * TILES + 6] = state.edible
+    symbols[3 * TILES + 7] = ghosts_move(state, p)
 
 
 @compiled
@@ -232,6 +249,32 @@ def place_ghost(state, i):
     state.ghost_x[i] = state.home_x[i]
     state.ghost_y[i] = state.home_y[i]
     state.ghost_direction[i] = level_integer(state, 4)
+
+
+PALETTE = {".": (14, 14, 26), "w": (44, 52, 120), "v": (58, 68, 148), "o": (246, 226, 180), "s": (255, 214, 64),
+           "p": (250, 210, 50), "r": (226, 74, 74), "k": (238, 140, 196), "c": (84, 200, 220), "f": (66, 84, 206),
+           "W": (255, 255, 255)}  # fmt: skip
+GHOST_SHAPE = ".gg. WgWg gggg g.g."
+PLAYER_TILE, GHOST_TILE, FRIGHTENED_TILE = 5, 6, 9
+PICTURES = tiles(
+    4, PALETTE, ".... .... .... ....", "wwww wvvw wvvw wwww", ".... .oo. .oo. ....", ".... .... .... ....",
+    ".ss. ssss ssss .ss.", ".pp. ppp. ppp. .pp.",
+    *(GHOST_SHAPE.replace("g", colour) for colour in "rkcf"),
+)  # fmt: skip
+
+
+@compiled
+def paint_level(state, observation):
+    """The whole maze in the middle of the picture, in tiles of 4 pixels: the tile of a code has its number."""
+    canvas = canvas_of(observation, PICTURES)
+    before = RADIUS - (16 - state.side) // 2
+    for row in range(16):
+        for column in range(16):
+            paint(canvas, PICTURES, np.int64(state.grid[before + row, before + column]), column, row)
+    paint(canvas, PICTURES, PLAYER_TILE, state.x - before, state.y - before)
+    for i in range(state.num_ghosts):
+        tile = FRIGHTENED_TILE if state.edible > 0 else GHOST_TILE + i
+        paint(canvas, PICTURES, tile, state.ghost_x[i] - before, state.ghost_y[i] - before)
 
 
 canvas_size = (400, 400)

@@ -22,7 +22,8 @@ Start: nine rooms of 4 x 4 tiles, joined as a tree; 5 gems and 1 locked door (ea
     behind each of which there is a gem; at most one tile of lava (easy) or two (hard) and a pillar in a room. Rooms,
     things and places are a pure function of the level's seed.
 End: terminated when all gems are gathered, or in lava; truncated at 500 steps.
-Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard.
+Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard;
+    pixels, whether the observation is a picture (1 or 0).
 Source: after Procgen's heist and miner (Cobbe et al. 2020, "Leveraging procedural generation to benchmark reinforcement
     learning").
 Differs: rooms; many gems; lava; keys of all colours open their doors in any order; a symbolic observation.
@@ -35,7 +36,20 @@ import numpy as np
 from gymnasium import spaces
 
 from ridgeline.kernel import compiled, state_dtype
-from ridgeline.levels import LEVEL, OPEN, STEP_X, STEP_Y, WALL, begin_level, level_chance, level_integer
+from ridgeline.levels import (
+    LEVEL,
+    OPEN,
+    PICTURE,
+    STEP_X,
+    STEP_Y,
+    WALL,
+    begin_level,
+    canvas_of,
+    level_chance,
+    level_integer,
+    paint,
+    tiles,
+)
 
 ROOMS = 9
 PITCH = 5  # tiles from one room to the next; the last of them is wall
@@ -63,7 +77,7 @@ State = state_dtype(
 )
 statistics = ("solved", "gems_left")
 
-observation_space = spaces.Box(
+SYMBOLS = spaces.Box(
     np.zeros(5 * TILES + 3 * ROOMS + WAYS, np.uint8),
     np.array([1] * (5 * TILES + ROOMS) + [8] * ROOMS + [3] * ROOMS + [2] * WAYS, np.uint8),
     dtype=np.uint8,
@@ -76,6 +90,14 @@ class Parameters(NamedTuple):
     num_levels: int = 0
     start_level: int = 0
     difficulty: int = 0
+
+
+class Structure(NamedTuple):
+    pixels: int = 0
+
+
+def observation_space(structure):
+    return PICTURE if structure.pixels else SYMBOLS
 
 
 def reset(state, p):
@@ -113,26 +135,30 @@ def step(state, action, p):
 
 
 def observe(state, observation, p):
+    if p.pixels != 0:
+        paint_level(state, observation)
+        return
+    symbols = observation.reshape(observation.size)
     grid, left, top = state.grid, state.x - RADIUS, state.y - RADIUS
     for row in range(VIEW):
         for column in range(VIEW):
             here = grid[top + row, left + column]
             place = row * VIEW + column
             held = here >= DOOR and state.key[here - DOOR] == 1
-            observation[place] = here == WALL or (here >= DOOR and not held)
-            observation[TILES + place] = here == LAVA
-            observation[2 * TILES + place] = here == GEM
-            observation[3 * TILES + place] = KEY <= here < DOOR
-            observation[4 * TILES + place] = held
+            symbols[place] = here == WALL or (here >= DOOR and not held)
+            symbols[TILES + place] = here == LAVA
+            symbols[2 * TILES + place] = here == GEM
+            symbols[3 * TILES + place] = KEY <= here < DOOR
+            symbols[4 * TILES + place] = held
     place = 5 * TILES
     for room in range(ROOMS):
-        observation[place + room] = room == state.room
-        observation[place + ROOMS + room] = state.gems_in[room]
-        observation[place + 2 * ROOMS + room] = state.keys_in[room]
+        symbols[place + room] = room == state.room
+        symbols[place + ROOMS + room] = state.gems_in[room]
+        symbols[place + 2 * ROOMS + room] = state.keys_in[room]
     for i in range(WAYS):
         way = state.way[i]
         is_open = way == 1 or (way > 1 and state.key[way - 2] == 1)
-        observation[place + 3 * ROOMS + i] = 2 if is_open else way > 1
+        symbols[place + 3 * ROOMS + i] = 2 if is_open else way > 1
 
 
 @compiled
@@ -262,6 +288,31 @@ def put(state, room, thing):
         state.gems_in[room] += 1
     else:
         state.keys_in[room] += 1
+
+
+PALETTE = {".": (226, 216, 196), "w": (84, 78, 92), "v": (104, 97, 112), "l": (226, 78, 40), "y": (250, 170, 60),
+           "g": (224, 92, 172), "d": (170, 40, 120), "0": (46, 134, 222), "1": (56, 173, 96), "2": (222, 120, 36),
+           "b": (30, 30, 40), "p": (40, 60, 110), "s": (244, 208, 170)}  # fmt: skip
+PLAYER = 10
+PICTURES = tiles(
+    4, PALETTE, ".... .... .... ....", "wwww wvvw wvvw wwww", "llll lyll llyl llll", ".gg. gggg dddd .dd.",
+    *(".c.. cccc .c.c ....".replace("c", colour) for colour in "012"),
+    *("cccc cbbc ccbc cccc".replace("c", colour) for colour in "012"),
+    ".pp. pssp psbp .pp.",
+)  # fmt: skip
+
+
+@compiled
+def paint_level(state, observation):
+    """All rooms, in tiles of 4 pixels: the tile of a code has its number; the keys held in the upper left corner."""
+    canvas = canvas_of(observation, PICTURES)
+    for row in range(SIDE):
+        for column in range(SIDE):
+            paint(canvas, PICTURES, np.int64(state.grid[RADIUS + row, RADIUS + column]), column, row)
+    for colour in range(COLOURS):
+        if state.key[colour] == 1:
+            paint(canvas, PICTURES, KEY + colour, colour, 0)
+    paint(canvas, PICTURES, PLAYER, state.x - RADIUS, state.y - RADIUS)
 
 
 canvas_size = (400, 400)

@@ -13,7 +13,8 @@ Reward: 1 at the cheese. Best mean return: 1; random play: 0.49 (easy) and 0.31 
 Start: a perfect maze (one way between any two cells) of 3 x 3 to 7 x 7 cells (easy) or 3 x 3 to 12 x 12 (hard); mouse
     and cheese in two different cells. Maze and places are a pure function of the level's seed.
 End: terminated at the cheese; truncated at 500 steps.
-Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard.
+Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard;
+    pixels, whether the observation is a picture (1 or 0).
 Source: after Procgen's maze (Cobbe et al. 2020, "Leveraging procedural generation to benchmark reinforcement
     learning").
 Differs: depth-first mazes; four actions; the trail; a symbolic observation.
@@ -25,8 +26,20 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import state_dtype
-from ridgeline.levels import LEVEL, STEP_X, STEP_Y, WALL, begin_level, carve_maze, level_integer
+from ridgeline.kernel import compiled, state_dtype
+from ridgeline.levels import (
+    LEVEL,
+    PICTURE,
+    STEP_X,
+    STEP_Y,
+    WALL,
+    begin_level,
+    canvas_of,
+    carve_maze,
+    level_integer,
+    paint,
+    tiles,
+)
 
 MAX_SIZE = 25
 RADIUS = 4  # of the view; the grid has a margin of as many walls
@@ -45,7 +58,7 @@ State = state_dtype(
 )
 statistics = ("solved",)
 
-observation_space = spaces.Box(
+SYMBOLS = spaces.Box(
     np.zeros(2 * VIEW * VIEW + 2, np.uint8), np.array([1] * (2 * VIEW * VIEW) + [49] * 2, np.uint8), dtype=np.uint8
 )
 action_space = spaces.Discrete(4)
@@ -56,6 +69,14 @@ class Parameters(NamedTuple):
     num_levels: int = 0
     start_level: int = 0
     difficulty: int = 0
+
+
+class Structure(NamedTuple):
+    pixels: int = 0
+
+
+def observation_space(structure):
+    return PICTURE if structure.pixels else SYMBOLS
 
 
 def reset(state, p):
@@ -84,13 +105,57 @@ def step(state, action, p):
 
 
 def observe(state, observation, p):
+    if p.pixels != 0:
+        paint_level(state, observation)
+        return
+    symbols = observation.reshape(observation.size)
     grid, left, top = state.grid, state.x - RADIUS, state.y - RADIUS
     for row in range(VIEW):
         for column in range(VIEW):
-            observation[row * VIEW + column] = grid[top + row, left + column] & WALL
-            observation[(VIEW + row) * VIEW + column] = grid[top + row, left + column] >> 1
-    observation[2 * VIEW * VIEW] = MAX_SIZE + state.goal_x - state.x
-    observation[2 * VIEW * VIEW + 1] = MAX_SIZE + state.goal_y - state.y
+            symbols[row * VIEW + column] = grid[top + row, left + column] & WALL
+            symbols[(VIEW + row) * VIEW + column] = grid[top + row, left + column] >> 1
+    symbols[2 * VIEW * VIEW] = MAX_SIZE + state.goal_x - state.x
+    symbols[2 * VIEW * VIEW + 1] = MAX_SIZE + state.goal_y - state.y
+
+
+PALETTE = {"w": (38, 50, 72), "v": (52, 66, 92), "f": (236, 232, 218), "t": (190, 182, 156), "y": (245, 190, 50),
+           "o": (205, 145, 25), "m": (118, 110, 126), "e": (150, 128, 140), "b": (20, 20, 30),
+           "k": (235, 140, 150)}  # fmt: skip
+CHEESE, MOUSE = 3, 4
+TILES = tiles(4, PALETTE, "ffff ffff ffff ffff", "wwww wvvw wvvw wwww", "ffff fttf fttf ffff", "fffy fyyy yyoy yyyy",
+              "emme mmmm bmmb mkkm")  # fmt: skip
+SMALL_TILES = tiles(2, PALETTE, "ff ff", "ww ww", "tt tt", "yy yo", "mm bm")
+
+
+@compiled
+def paint_level(state, observation):
+    """The whole maze in the middle of the picture, in tiles of 4 pixels or, where it is too large, of 2."""
+    if state.side <= 16:
+        paint_large(state, canvas_of(observation, TILES))
+    else:
+        paint_small(state, canvas_of(observation, SMALL_TILES))
+
+
+@compiled
+def paint_large(state, canvas):
+    before = RADIUS - (16 - state.side) // 2
+    for row in range(16):
+        for column in range(16):
+            paint(canvas, TILES, np.int64(state.grid[before + row, before + column]), column, row)
+    paint(canvas, TILES, CHEESE, state.goal_x - before, state.goal_y - before)
+    paint(canvas, TILES, MOUSE, state.x - before, state.y - before)
+
+
+@compiled
+def paint_small(state, canvas):
+    before = RADIUS - (32 - state.side) // 2
+    last = len(state.grid) - 1
+    for row in range(32):
+        y = min(max(before + row, 0), last)  # beyond the grid there is wall, as at its rim
+        for column in range(32):
+            paint(canvas, SMALL_TILES, np.int64(state.grid[y, min(max(before + column, 0), last)]), column, row)
+    paint(canvas, SMALL_TILES, CHEESE, state.goal_x - before, state.goal_y - before)
+    paint(canvas, SMALL_TILES, MOUSE, state.x - before, state.y - before)
 
 
 canvas_size = (400, 400)

@@ -24,7 +24,7 @@ Start: a course of 32 to 40 columns (easy) or 48 to 60 (hard): flats, steps, gap
     that turn round at the ends of their plateau. It is a pure function of the level's seed.
 End: terminated at the flag, or by spikes, lava, a fall or a walker; truncated at 500 steps.
 Parameters: num_levels, levels to draw from (0: unlimited); start_level, the first one; difficulty, 0 easy or 1 hard
-    (wider gaps, higher steps, broader spikes, faster walkers).
+    (wider gaps, higher steps, broader spikes, faster walkers); pixels, whether the observation is a picture (1 or 0).
 Source: after CoinRun (Cobbe et al. 2019, "Quantifying generalization in reinforcement learning").
 Differs: reward for the way; whole-number physics; a symbolic observation.
 Version: 1
@@ -36,7 +36,19 @@ import numpy as np
 from gymnasium import spaces
 
 from ridgeline.kernel import compiled, state_dtype
-from ridgeline.levels import LEVEL, OPEN, begin_level, level_integer
+from ridgeline.levels import (
+    LEVEL,
+    OPEN,
+    PICTURE,
+    PIXELS,
+    begin_level,
+    canvas_of,
+    level_integer,
+    paint,
+    paint_sprite,
+    sprites,
+    tiles,
+)
 
 UNIT = 8  # to a tile
 WIDTH, HEIGHT = 6, 7
@@ -72,7 +84,7 @@ State = state_dtype(
 statistics = ("solved",)
 
 TILES = ROWS * COLUMNS
-observation_space = spaces.Box(
+SYMBOLS = spaces.Box(
     np.zeros(2 * TILES + 13, np.uint8),
     np.array([1] * 2 * TILES + [7, 7, 2 * SPEED, 2 * JUMP, 1] + [128, 128, 2, 1] * 2, np.uint8),
     dtype=np.uint8,
@@ -85,6 +97,14 @@ class Parameters(NamedTuple):
     num_levels: int = 0
     start_level: int = 0
     difficulty: int = 0
+
+
+class Structure(NamedTuple):
+    pixels: int = 0
+
+
+def observation_space(structure):
+    return PICTURE if structure.pixels else SYMBOLS
 
 
 def reset(state, p):
@@ -119,19 +139,23 @@ def step(state, action, p):
 
 
 def observe(state, observation, p):
+    if p.pixels != 0:
+        paint_level(state, observation)
+        return
+    symbols = observation.reshape(observation.size)
     grid = state.grid
     column, row = state.x // UNIT, max(state.y // UNIT, -BELOW)
     left, bottom = MARGIN + column - BEHIND, MARGIN + row - BELOW
     for y in range(ROWS):
         for x in range(COLUMNS):
-            observation[y * COLUMNS + x] = grid[bottom + y, left + x] & SOLID
-            observation[(ROWS + y) * COLUMNS + x] = grid[bottom + y, left + x] >> 1
-    observation[2 * TILES] = state.x % UNIT
-    observation[2 * TILES + 1] = state.y % UNIT
-    observation[2 * TILES + 2] = SPEED + state.velocity_x
-    observation[2 * TILES + 3] = JUMP + state.velocity_y
-    observation[2 * TILES + 4] = state.grounded
-    observe_walkers(state, observation)
+            symbols[y * COLUMNS + x] = grid[bottom + y, left + x] & SOLID
+            symbols[(ROWS + y) * COLUMNS + x] = grid[bottom + y, left + x] >> 1
+    symbols[2 * TILES] = state.x % UNIT
+    symbols[2 * TILES + 1] = state.y % UNIT
+    symbols[2 * TILES + 2] = SPEED + state.velocity_x
+    symbols[2 * TILES + 3] = JUMP + state.velocity_y
+    symbols[2 * TILES + 4] = state.grounded
+    observe_walkers(state, symbols)
 
 
 @compiled
@@ -288,6 +312,37 @@ def station_walker(state, column, ground, hard):
         state.walker_velocity[i] = -state.walker_velocity[i]
     state.num_walkers += 1
     return raise_ground(state, column, 7, ground)
+
+
+PALETTE = {"-": (126, 192, 238), "d": (122, 84, 58), "g": (92, 172, 76), "l": (232, 84, 40), "y": (250, 160, 60),
+           "s": (205, 210, 218), "f": (222, 60, 70), "w": (240, 240, 240), "r": (214, 64, 69), "k": (244, 208, 170),
+           "n": (40, 46, 80), "v": (142, 68, 173)}  # fmt: skip
+SKY_TILE, SOIL_TILE, GRASS_TILE, LAVA_TILE, SPIKE_TILE, FLAG_TILE = 0, 1, 2, 3, 4, 5
+PICTURES = tiles(4, PALETTE, "---- ---- ---- ----", "dddd dddd dddd dddd", "gggg dddd dddd dddd", "lyll llll llyl llll",
+                 "---- -s-s -s-s ssss", "wfff wfff w--- w---")  # fmt: skip
+SPRITES = sprites(PALETTE, "rrr. kkk. rrr. n.n.", ".... vvv. wvw. vvv.")
+CAMERA = 4  # columns of the picture to the left of the runner's
+
+
+@compiled
+def paint_level(state, observation):
+    """16 x 16 tiles of 4 pixels, so two units a pixel."""
+    canvas = canvas_of(observation, PICTURES)
+    left = state.x // UNIT - CAMERA
+    for row in range(WORLD_ROWS):
+        for column in range(WORLD_ROWS):
+            here = tile(state, left + column, WORLD_ROWS - 1 - row)
+            chosen = SKY_TILE
+            if here == SOLID:
+                chosen = SOIL_TILE if tile(state, left + column, WORLD_ROWS - row) == SOLID else GRASS_TILE
+            elif here == DEADLY:
+                chosen = LAVA_TILE if row == WORLD_ROWS - 1 else SPIKE_TILE
+            paint(canvas, PICTURES, chosen, column, row)
+    if 0 <= state.goal - left < WORLD_ROWS:
+        paint(canvas, PICTURES, FLAG_TILE, state.goal - left, WORLD_ROWS - 1 - state.goal_row)
+    for i in range(state.num_walkers):
+        paint_sprite(observation, SPRITES, 1, state.walker_x[i] // 2 - 4 * left, PIXELS - 4 - state.walker_y[i] // 2)
+    paint_sprite(observation, SPRITES, 0, state.x // 2 - 4 * left, PIXELS - 4 - state.y // 2)
 
 
 canvas_size = (480, 320)
