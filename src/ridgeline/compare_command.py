@@ -118,7 +118,7 @@ def compare(path: str, out: str | None, threads: int | None, minutes: float | No
         raise SpecError(f"{directory}: cannot be made: {error.strerror}; name another --out") from error
     comparison = Comparison(spec, directory)
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    runner = Runner(spec, directory, comparison.records, view, threads, stop, until)
+    runner = Runner(spec, directory, comparison.records, view, threads, stop, until, view.quiet)
     tuning = runner.missing(comparison.tuning())
     later = runner.missing(comparison.evaluation())
     view.plan(sum(population.steps for population in (*tuning, *later)))

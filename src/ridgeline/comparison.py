@@ -20,6 +20,7 @@ import numpy as np
 from ridgeline import checkpoint, components, statistics
 from ridgeline.comparison_runs import POINTS, Cell, Records, Runner, digests, random_play
 from ridgeline.comparison_spec import Arm, Spec, SpecError, Task
+from ridgeline.comparison_sweep import tune
 from ridgeline.run_directory import fields_of, train_commands
 
 FORMAT = 1
@@ -37,6 +38,7 @@ class Comparison:
         self.random = random_play(spec, directory, self.digests)
         self.records = Records(directory, {"file": spec.text})
         self.chosen: dict[str, dict[str, dict[str, Any]]] = {}  # arm -> task -> the settings it chose
+        self.sweeps: dict[str, dict[str, dict[str, Any]]] = {}  # arm -> task -> what its sweep found and cost
 
     def cells(self, arm: Arm, task: Task, chosen: dict[str, Any], kind: str) -> list[Cell]:
         seeds = self.spec.tuning_seeds if kind == "tuning" else self.spec.seeds
@@ -83,6 +85,9 @@ class Comparison:
 
     def choose(self) -> None:
         """Let every arm with a grid choose. Source of the rule for one setting: Patterson et al. 2024, section 3."""
+        self.chosen = {
+            arm: {task: one["settings"] for task, one in found.items()} for arm, found in self.sweeps.items()
+        }
         for arm in self.spec.arms:
             if not arm.grid:
                 continue
@@ -115,10 +120,13 @@ class Comparison:
 
 def run(comparison: Comparison, runner: Runner) -> dict[str, Any]:
     """Run what is missing, in two phases, and write the result. Raises Interrupted."""
-    unmet = [arm.name for arm in comparison.spec.arms if arm.sweep]
-    if unmet:
-        raise SpecError(f"arm {unmet[0]!r} has a sweep, which this version cannot run; give it a grid")
     runner.run(comparison.tuning())
+    for arm, task in itertools.product(comparison.spec.arms, comparison.spec.tasks):
+        if arm.sweep:
+            found = tune(
+                comparison.spec, comparison.directory, arm, task, runner.stop, runner.quiet, runner.num_threads
+            )  # fmt: skip
+            comparison.sweeps.setdefault(arm.name, {})[task.name] = found
     comparison.choose()
     runner.run(comparison.evaluation())
     document = analyse(comparison)
@@ -215,7 +223,8 @@ def _cells(comparison: Comparison, arm: Arm, task: Task) -> list[Cell]:
 def _tuning(comparison: Comparison, arm: Arm) -> dict[str, Any]:
     """What the arm's choice cost, and how sensitive it is to the setting (ALGORITHMS: Adkins et al. 2024)."""
     if not arm.grid:
-        return {"runs": 0, "steps": 0, "seconds": 0.0}
+        own = list(comparison.sweeps.get(arm.name, {}).values())
+        return {name: sum(one[name] for one in own) for name in ("runs", "steps", "seconds")}
     spec, returns = comparison.spec, comparison.tuning_returns(arm)
     cells = [
         cell
@@ -244,6 +253,11 @@ def _seeds(comparison: Comparison) -> dict[str, Any]:
         wrong = sorted(set(seeds) - set(known[kind]))
         if wrong:
             raise SpecError(f"the ledger does not have seeds {wrong} as {kind} seeds; use another --out")
+    swept = {seed for own in comparison.sweeps.values() for one in own.values() for seed in one["seeds"]}
+    shared = sorted(swept & set(found["evaluation"]))
+    if shared:
+        raise SpecError(f"seeds {shared} have tuned an arm in its sweep; use other evaluation seeds")
+    found["tuning"] = sorted(swept.union(found["tuning"]))
     return found
 
 

@@ -232,6 +232,7 @@ class Runner:
     num_threads: int | None = None
     stop: Callable[[], str | None] | None = None
     until: float | None = None  # `time.monotonic()` at which to stop
+    quiet: bool = True  # about sweeps, which have a view of their own
 
     def missing(self, cells: Iterable[Cell]) -> list[Population]:
         """The populations that have runs which are not on disk, each with those only."""

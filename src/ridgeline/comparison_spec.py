@@ -28,6 +28,7 @@ CHOICES = ("one", "each")
 TOP = {"name", "steps", "seeds", "first_seed", "tuning_seeds", "first_tuning_seed", "score", "episodes", "settings",
        "environments", "arms"}  # fmt: skip
 ENVIRONMENT = {"environment", "steps", "random", "best", "parameters", "settings"}
+SWEEP = {"trials", "candidates", "fresh_seeds", "sampler", "space"}
 ARM = {*KINDS, "grid", "choose", "sweep", "settings"}
 
 
@@ -206,6 +207,14 @@ def _arm(name: str, entry: Any, common: dict[str, Any], folder: Path) -> Arm:
         raise SpecError(f'{where}: a grid or a sweep and choose = "one" or "each" go together; give both or neither')
     if grid and sweep:
         raise SpecError(f"{where} has a grid and a sweep; keep one of them")
+    if sweep and choose != "each":
+        raise SpecError(f'{where}: a sweep finds settings for each environment; choose = "each", or use a grid')
+    _check_keys(f"{where}.sweep", sweep, SWEEP)
+    for key in ("trials", "candidates", "fresh_seeds"):
+        if key in sweep:
+            _number(f"{where}.sweep.{key}", sweep[key], 1)
+    if "space" in sweep:
+        sweep = sweep | {"space": str(folder / str(sweep["space"]))}
     return Arm(name, names, settings, grid, choose, sweep)
 
 
