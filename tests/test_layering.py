@@ -23,7 +23,7 @@ distributions normalize layers
 streams recurrent encoders
 policies recurrent_policies optimizers
 calls
-population storage valid_rows rollout mixture estimators/* algorithms/* components
+population self_play storage valid_rows rollout mixture estimators/* algorithms/* components
 sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots

@@ -22,15 +22,15 @@ SIGNATURES = {
     ridgeline.names: "",
     ridgeline.train: (
         "environment=None, algorithm=None, estimator=None, policy=None, *, total_steps=None, num_runs=None, seed=None, "
-        "parameters=None, num_threads=None, out=None, resume=None, init=None, until=None, minutes=None, view=None, "
-        "stop=None, started=None"
+        "parameters=None, num_threads=None, self_play=None, out=None, resume=None, init=None, until=None, "
+        "minutes=None, view=None, stop=None, started=None"
     ),
     ridgeline.load: "directory, environment=None, policy=None",
     ridgeline.evaluate: "run, episodes=100, greedy=False, seed=0, environment=None, parameters=None",
     ridgeline.iterate: "environment, **settings",
     ridgeline.Training: (
         "environment, algorithm='ppo', estimator='gae', policy='auto', *, total_steps=1000000, num_runs=None, seed=0, "
-        "parameters=None, num_threads=None, vmap=None"
+        "parameters=None, num_threads=None, vmap=None, self_play=None"
     ),
     ridgeline.Training.iterate: "self",
     ridgeline.Training.policies: "self",

@@ -58,6 +58,7 @@ def train(arguments: Sequence[str]) -> int:
         environment = asked.environment
         settings = {kind: getattr(parsed, kind) for kind in names}
         settings |= {"num_runs": asked.runs, "seed": asked.seed, "parameters": parsed.parameters}
+        settings |= {} if asked.self_play is None else {"self_play": asked.self_play}
     else:
         environment, names, settings = _resumed(parsed, names)
     from ridgeline import session

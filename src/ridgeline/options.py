@@ -63,6 +63,8 @@ class Train(Trained):
     """Cores to use; all if not given."""
     writers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Write the metrics for these tools too, into the run directory; each is an extra of its name."""
+    self_play: Annotated[float | None, _optional("SHARE")] = None
+    """Share of the instances, above 0 to 1, in which a past self plays one of the two agents of the environment."""
     json: Flag = False
     """Make the last line on standard output one JSON object, and show the training on standard error."""
     quiet: Flag = False

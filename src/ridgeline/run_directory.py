@@ -66,6 +66,7 @@ def create(directory: Path, training: Training) -> None:
         "num_values": training.num_values,
         "seeds": list(training.seeds),
         "total_steps": training.total_steps,
+        "self_play": training.self_play,
         "versions": versions(training),
     }
     write_config(directory, config)

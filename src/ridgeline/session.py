@@ -81,6 +81,7 @@ def train(
     seed: int | Sequence[int] | None = None,
     parameters: dict[str, Any] | None = None,
     num_threads: int | None = None,
+    self_play: float | None = None,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     init: str | Path | None = None,
@@ -93,8 +94,8 @@ def train(
     """Train R runs side by side and return their returns and policies.
 
     Args:
-        environment, algorithm, estimator, policy, total_steps, num_runs, seed, parameters, num_threads: see
-            `training.Training`; None gives its default.
+        environment, algorithm, estimator, policy, total_steps, num_runs, seed, parameters, num_threads, self_play:
+            see `training.Training`; None gives its default.
         out: the run directory to make; None writes nothing.
         resume: a run directory to continue exactly. It knows everything but an environment, algorithm, estimator or
             policy of the user's own, which is named again. Nothing can be changed, except `total_steps` where no
@@ -110,7 +111,7 @@ def train(
     started = time.perf_counter() if started is None else started
     view = view or View()
     named = {"algorithm": algorithm, "estimator": estimator, "policy": policy}
-    asked = {"num_runs": num_runs, "seed": seed, "parameters": parameters}
+    asked = {"num_runs": num_runs, "seed": seed, "parameters": parameters, "self_play": self_play}
     if resume is not None:
         directory = Path(resume)
         fixed = [name for name, value in {**asked, "out": out, "init": init}.items() if value not in (None, {})]
@@ -239,7 +240,7 @@ def _resume(directory, environment, named, total_steps, num_threads, view) -> tu
     before = config["versions"] if saved is None else saved.document.get("versions", {})
     training = Training(
         source, **made, total_steps=total, seed=config["seeds"], parameters=config["parameters"],
-        num_threads=num_threads or before.get("num_threads"),
+        num_threads=num_threads or before.get("num_threads"), self_play=config.get("self_play"),
     )  # fmt: skip
     try:
         _continue(training, directory, config, saved, before, view)

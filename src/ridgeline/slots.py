@@ -57,6 +57,17 @@ def stack_estimators(estimators: list[Any], rows_per_run: int) -> Any:
     return stacked
 
 
+def builder(policy: Any, env: VectorEnv, num_values: int) -> Callable[[], torch.nn.Module]:
+    """What makes the module of one run, from a configuration, a module or a function () -> nn.Module."""
+
+    def build() -> torch.nn.Module:
+        if hasattr(policy, "build"):
+            return policy.build(env.observation_space, env.action_space, num_values)
+        return policy if isinstance(policy, torch.nn.Module) else policy()
+
+    return build
+
+
 def check_columns(population: Population, env: VectorEnv, algorithm: Any) -> None:
     """Raises ValueError where the rows of a recurrent policy, whole ones each, cannot be dealt out to minibatches."""
     count = getattr(algorithm, "num_minibatches", 1)

@@ -4,7 +4,7 @@ import numpy as np
 
 INITIALISE, ACT, SHUFFLE = 11, 12, 13  # purposes
 PLAY, HALVES = 14, 14  # of evaluation, and of an estimator's halves of the instances
-SELF_PLAY = 15  # of the opponents drawn
+OPPONENT, SEAT, POOL = 15, 16, 17  # of self-play: a snapshot's actions, who plays which side, which one is replaced
 
 
 def random_stream(seed: int, purpose: int, iteration: int) -> np.random.Generator:

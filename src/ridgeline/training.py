@@ -23,6 +23,7 @@ from ridgeline import components, slots
 from ridgeline.environments import make
 from ridgeline.population import PHASES, Population
 from ridgeline.rollout import RATIO_TOLERANCE
+from ridgeline.self_play import SNAPSHOTS, SelfPlay
 from ridgeline.vector import VectorEnv, as_seeds
 
 EPISODES = 100  # an episode_return is the mean of a run's last so many episodes
@@ -70,6 +71,7 @@ class Training:
         parameters: changes of the environment's parameters.
         num_threads: cores to use; default all. One run uses them through PyTorch, but never more than PyTorch would.
         vmap: see Population; default: populations of more than one run are mapped.
+        self_play: share of the instances in which a past self plays one of the two agents; see self_play.py.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Training:
         parameters: dict[str, Any] | None = None,
         num_threads: int | None = None,
         vmap: bool | None = None,
+        self_play: float | None = None,
     ):
         keep_memory()
         lengths = list(total_steps) if isinstance(total_steps, Sequence) else [total_steps]
@@ -102,7 +105,7 @@ class Training:
             raise ValueError(f"{len(self.seeds)} seeds for {count} runs; give one seed per run, or the first one")
         self.algorithms = slots.one_per_run("algorithm", algorithms, count)
         self.estimators = slots.one_per_run("estimator", estimators, count)
-        self.environment, self.parameters = environment, dict(parameters or {})
+        self.environment, self.parameters, self.self_play = environment, dict(parameters or {}), self_play
         self.algorithm, self.estimator = self.algorithms[0], self.estimators[0]
         self.policy = components.find("policy", policy)() if isinstance(policy, str) and policy != "auto" else policy
         self.total_steps, self.iteration, self.steps = max(lengths), 0, 0
@@ -112,7 +115,9 @@ class Training:
         self.num_threads = num_threads or available_cores()
         self.warnings: list[str] = []
         self._pool = None
-        self.shards = [self._make_shard(runs, vmap) for runs in np.array_split(np.arange(count), self._num_shards())]
+        self.shards = [
+            self._make_shard(runs, vmap) for runs in np.array_split(np.arange(count), min(count, self.num_threads))
+        ]
         if len(self.shards) > 1:
             self._pool = ThreadPoolExecutor(len(self.shards), "ridgeline", lambda: torch.set_num_threads(1))
         self.torch_threads = self._num_torch_threads()
@@ -131,9 +136,6 @@ class Training:
         work = rows * self.shards[0].population.flat.numel()
         return min(torch.get_num_threads(), self.num_threads) if len(self.shards) == 1 and work > SMALL_UPDATE else 1
 
-    def _num_shards(self) -> int:
-        return min(self.num_runs, self.num_threads)
-
     def _make_shard(self, runs: np.ndarray, vmap: bool | None) -> Shard:
         seeds = [self.seeds[run] for run in runs]
         algorithms = [self.algorithms[run] for run in runs]
@@ -144,12 +146,7 @@ class Training:
         if isinstance(self.policy, str):
             self.policy = components.find("policy", components.default_policy(env.observation_space))()
 
-        def build():
-            policy: Any = self.policy
-            if hasattr(policy, "build"):
-                return policy.build(env.observation_space, env.action_space, self.num_values)
-            return policy if isinstance(policy, torch.nn.Module) else policy()
-
+        build = slots.builder(self.policy, env, self.num_values)
         if isinstance(self.policy, torch.nn.Module) and self.num_runs > 1:
             raise ValueError("one nn.Module is the policy of one run; for more runs pass a function that makes one")
         coefficients, optimizer = components.stack(algorithms), getattr(self.algorithm, "optimizer", "adam")
@@ -158,6 +155,8 @@ class Training:
             self._check_estimator(env, population, algorithm, estimator)
         slots.check_columns(population, env, self.algorithm)
         iterations = torch.tensor([self._iterations(self.lengths[run]) for run in runs], dtype=torch.float64)
+        if self.self_play is not None:
+            env = SelfPlay(env, population, self.self_play, self.num_iterations // SNAPSHOTS)
         return Shard(env, population, slots.stack_estimators(estimators, env.rows_per_run), build, iterations)
 
     def _check_estimator(self, env: VectorEnv, population: Population, algorithm: Any, estimator: Any) -> None:
@@ -214,7 +213,7 @@ class Training:
         estimator = slots.beginning(shard.estimator, iteration == 0) if population.memory else shard.estimator
         metrics = self.algorithm.iterate(shard.env, population, estimator)
         iteration += 1
-        return metrics
+        return metrics | (shard.env.after(iteration) if isinstance(shard.env, SelfPlay) else {})
 
     def _take_episodes(self) -> None:
         """Keep the newest episodes of every run that is not frozen, in the order in which they ended."""
