@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
-from economy_world import World, loners, random_choice, small, traders, worlds
+from economy_world import SMALL, World, loners, random_choice, small, traders, worlds
 
+from ridgeline import bench
 from ridgeline import order_book as book
+from ridgeline.algorithms.ppo import PPO
 from ridgeline.envs import economy
 from ridgeline.envs.economy import ATTACK, CRAFT, EAT, FOOD, GATHER, LOAD, NUM_BODY, ORE, STAY, TOOL, WOOD
+from ridgeline.estimators.gae import GAE
 from ridgeline.ground import CAPACITY, EAST, NORTH, SITES, SOUTH, WATER, WEST
 from ridgeline.order_book import ASK, BID, NOTHING, NUM_PRICES, PRICES
+from ridgeline.policies import MLP
+from ridgeline.training import Training
 
 GOODS = np.arange(4)
 
@@ -268,3 +273,19 @@ def scripted(player, seed):
         if time >= 95:
             total, lives = total + step.reward.sum(), lives + step.valid.sum()
     return total / lives
+
+
+def test_the_bench_counts_the_steps_of_each_agent():
+    rate = bench.environment("economy", 2, 0.05, SMALL["economy"])["steps_per_second"]
+    assert 1e3 < rate < 1e8
+
+
+@pytest.mark.slow
+def test_agents_learn_to_live_and_to_trade():
+    """A random agent lives for 65 steps and trades twice; after 1.5 million agent-steps lives are three times as long."""
+    algorithm = PPO(num_envs=4, rollout_length=64, num_epochs=3, num_minibatches=8, learning_rate=1e-3)
+    training = Training("economy", algorithm, GAE(), MLP((64, 64), "relu"), total_steps=11_520, num_threads=1)
+    while not training.finished:
+        metrics = training.iterate()
+    training.close()
+    assert metrics["episode_length"][0] > 200 and metrics["episode_trades"][0] > 10

@@ -18,13 +18,14 @@ from ridgeline.training import Training, with_torch_threads
 def environment(
     name: str, num_envs: int = 4096, seconds: float = 2.0, parameters: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Steps per second of all instances on one thread: observation writing and autoreset included.
+    """Steps per second of all instances on one thread: observation writing and autoreset included. Of several agents,
+    the step of each counts.
 
     Actions are uniformly random, drawn beforehand. The figure is the best of five equal parts of `seconds`: others on
     the machine can only slow it down.
     """
     env = make(name, num_envs, 0, parameters=parameters)
-    actions = [sample_action(env.action_space, np.random.default_rng(i), num_envs) for i in range(16)]
+    actions = [sample_action(env.action_space, np.random.default_rng(i), env.num_rows) for i in range(16)]
     for action in actions:  # compile, and warm the caches
         env.step(action)
     best = 0.0
@@ -33,7 +34,7 @@ def environment(
         while (elapsed := time.perf_counter() - start) < seconds / 5:
             for action in actions:
                 env.step(action)
-            steps += len(actions) * num_envs
+            steps += len(actions) * env.num_rows
         best = max(best, steps / elapsed)
     env.close()
     return {
