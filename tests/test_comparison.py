@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +242,7 @@ def test_a_failed_run_counts_as_random_play(finished):
         assert analyse(comparison)["arms"]["gae"]["failures"] == ["cartpole seed 1000: loss is not finite"]
         comparison.records.runs[cell.key] = kept | {"final": None}
         assert comparison.value(cell) == comparison.random["cartpole"]
+        assert comparison.why(comparison.records.runs[cell.key]) == "no episode ended"
     finally:
         comparison.records.runs[cell.key] = kept
 
@@ -357,8 +361,6 @@ def test_the_command_stops_and_goes_on(tmp_path, capsys):
 
 
 def test_progress_is_shown_now_and_then(capsys):
-    import sys
-
     view = Progress(sys.stdout)
     view.plan(1000)
     view.num_runs, view.first = 2, 0
@@ -392,3 +394,23 @@ def test_an_arm_tuned_by_a_sweep(tmp_path):
     assert document["seeds"] == {"tuning": [0, 1, 1_000_000, 1_000_001], "evaluation": [1000, 1001, 1002]}
     comparison, runner = make(tmp_path, text)
     assert run(comparison, runner)["arms"]["swept"]["iqm"] == arm["iqm"]  # nothing was run again
+
+
+@pytest.mark.slow  # processes that are killed
+def test_kill_9_loses_no_finished_run(finished, tmp_path):
+    """Killed whenever another population is complete, until one goes through: the same runs as without."""
+    spec(tmp_path)
+    command = [sys.executable, "-m", "ridgeline", "compare", "spec.toml", "--out", "out", "--threads", "1", "--quiet"]
+    records = tmp_path / "out" / "populations"
+    kills = 0
+    while kills < 20:
+        before = len(list(records.glob("*/record.json")))
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(records.glob("*/record.json"))) <= before:
+            time.sleep(0.02)
+        process.kill()
+        if process.wait() == 0:
+            break
+        kills += 1
+        assert len(list(records.glob("*/record.json"))) > before, "a kill lost what was complete"
+    assert kills >= 3 and without_seconds(tmp_path) == without_seconds(finished[0])

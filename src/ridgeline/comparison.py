@@ -68,8 +68,12 @@ class Comparison:
     def value(self, cell: Cell) -> float:
         """The return of a run that is compared, in units of reward; that of random play where it failed."""
         run = self.records.runs[cell.key]
+        return self.random[cell.task.name] if self.why(run) else run[self.spec.score]
+
+    def why(self, run: dict[str, Any]) -> str:
+        """Why a run counts as random play; "" where it does not."""
         value = run[self.spec.score]
-        return self.random[cell.task.name] if run["failure"] or value is None or not math.isfinite(value) else value
+        return run["failure"] or ("no episode ended" if value is None or not math.isfinite(value) else "")
 
     def normalised(self, task: Task, value: np.ndarray) -> np.ndarray:
         return (value - self.random[task.name]) / (task.best - self.random[task.name])
@@ -212,7 +216,7 @@ def _arm(comparison: Comparison, arm: Arm, scores: np.ndarray, thresholds: np.nd
         "profile": _interval(statistics.interval(profile, scores, samples=BAND_SAMPLES, bounds=(0.0, 1.0))),
         "curve": _interval(statistics.interval(statistics.iqm, curves, samples=BAND_SAMPLES)),
         "seconds": sum(run["seconds"] for run in runs) / len(runs),
-        "failures": [f"{run['environment']} seed {run['seed']}: {run['failure']}" for run in runs if run["failure"]],
+        "failures": [f"{run['environment']} seed {run['seed']}: {why}" for run in runs if (why := comparison.why(run))],
     }
 
 

@@ -41,12 +41,12 @@ function drawCurves(section, body) {
   const redraw = () => {
     let seen = section.panels;
     if (section.choose) seen = [section.panels.find((panel) => panel.title === state.choices[section.title]) || section.panels[0]];
-    panels.replaceChildren();
-    for (const panel of seen) {
-      const box = html("div", {}, section.choose || section.panels.length < 2 ? null : html("h3", {}, panel.title));
-      panels.append(box);
-      box.append(lineChart(panel, box.clientWidth, { smoothing: section.smooth === false ? 0 : state.smoothing, runs: state.runs, off: state.off, height: section.wide || section.choose ? 320 : 250 }));
-    }
+    const boxes = seen.map((panel) => html("div", {}, section.choose || section.panels.length < 2 ? null : html("h3", {}, panel.title)));
+    panels.replaceChildren(...boxes);  // all of them, so that each knows its width
+    seen.forEach((panel, place) => {
+      const height = section.wide || section.choose ? 320 : 250;
+      boxes[place].append(lineChart(panel, boxes[place].clientWidth, { smoothing: section.smooth === false ? 0 : state.smoothing, runs: state.runs, off: state.off, height }));
+    });
   };
   if (section.choose) {
     const select = html("select", { "aria-label": section.choose, onchange: (event) => { state.choices[section.title] = event.target.value; redraw(); } });
