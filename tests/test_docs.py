@@ -162,6 +162,9 @@ def test_commands_exist(page, here, monkeypatch, capsys):
             source = (ROOT / arguments[0]).read_text(encoding="utf-8")
             assert arguments[1] in ("measure", "draw", "table"), line
             assert all(re.search(f"^def (measure|draw)_{picture}\\(", source, re.M) for picture in arguments[2:]), line
+        elif program == "python" and arguments[0] == "benchmarks/economy.py":
+            source = (ROOT / arguments[0]).read_text(encoding="utf-8")
+            assert re.search(f"^def {arguments[1]}\\(out: str", source, re.M), line
         elif program == "pip":
             assert set(re.findall(r"\[(\w+)\]", line)) <= set(extras), line
         else:
