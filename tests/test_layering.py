@@ -29,7 +29,7 @@ checkpoint metrics
 slots
 training run_directory session evaluation loopback watch_page meter view statistics bench reproduce
 sweep/ranges sweep/space sweep/sampler sweep/outcome sweep/plan sweep/trainer sweep/worker sweep/local sweep/progress
-sweep/conduct
+sweep/conduct sweep/ray_workers
 stopping writers catalogue comparison_spec comparison_runs comparison_sweep comparison compare_command
 report_sections report_runs report_comparison report_sweep report board
 gradient_comparison gradient_cloud cloud_command arguments options sweep/command cli __init__ __main__

@@ -22,7 +22,7 @@ import tyro
 
 DEFAULTS = {"algorithm": "ppo", "estimator": "gae", "policy": "auto"}
 VALUED = {
-    f"--{name}" for name in "algorithm estimator out init resume run space join storage study".split()
+    f"--{name}" for name in "algorithm estimator out init resume run space join storage study ray".split()
 }  # a name or path follows
 
 

@@ -311,6 +311,8 @@ class Sweep(Trained):
     """Keep the ledger in the PostgreSQL database postgresql://USER@HOST/NAME, past one machine."""
     study: Annotated[str | None, _optional("NAME")] = None
     """The sweep's name in its ledger; that of its directory if not given."""
+    ray: Annotated[str | None, _optional("ADDRESS")] = None
+    """Let the cores of a Ray cluster work: its address, or auto for the one that this machine is part of."""
     lease: float = 60.0
     """Seconds after which the runs of a worker that is not heard of are given to another."""
     json: Flag = False

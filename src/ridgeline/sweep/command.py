@@ -2,16 +2,15 @@
 
 import dataclasses
 import re
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ridgeline import components, run_directory
 from ridgeline.arguments import DEFAULTS, Parsed, UsageError
-from ridgeline.sweep import conduct, outcome, plan, space
+from ridgeline.stopping import Stop
+from ridgeline.sweep import conduct, outcome, plan, ray_workers, space
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.outcome import Outcome
 from ridgeline.sweep.plan import Plan
@@ -23,7 +22,7 @@ from ridgeline.sweep.space import GROUP, KINDS, STEPS
 from ridgeline.training import available_cores
 
 SHORTEST = 0.1  # of the longest run: the shortest that is searched
-AT_WORK = {"workers", "places", "out", "resume", "join", "storage", "study", "lease", "json", "quiet", "environment"}
+AT_WORK = {*"workers out resume join storage study lease ray json quiet environment".split()}
 
 
 def command(parsed: Parsed) -> tuple[dict[str, Any], int]:
@@ -32,27 +31,28 @@ def command(parsed: Parsed) -> tuple[dict[str, Any], int]:
     named = {kind: name for kind, name in parsed.names.items() if name.endswith(".py")}
     if asked.environment and (asked.environment.endswith(".py") or ":" in asked.environment):
         named["environment"] = asked.environment
-    num_workers = asked.workers or available_cores()
+    cores = available_cores() if asked.ray is None else ray_workers.connect(asked.ray)
+    num_workers = asked.workers or cores
     if num_workers < 1 or asked.lease <= 0:
         raise UsageError(f"workers = {num_workers}, lease = {asked.lease}; use numbers above 0")
     directory, storage, study = _find(parsed, num_workers)
     ledger = Ledger(storage)
     made = Plan(**ledger.study(study).specification)
     ledger.close()
+    workers = conduct.local(num_workers, directory) if asked.ray is None else ray_workers.on_ray(num_workers)
     progress = Progress(sys.stderr if asked.json else sys.stdout, made, asked.quiet)
-    stop = _Stop(progress)
+    stop = Stop(progress)
     try:
         with stop:
             trials = conduct.conduct(
-                storage, study, directory, conduct.local(num_workers, directory), progress, stop, named, num_workers,
-                asked.lease,
-            )  # fmt: skip
+                storage, study, directory, workers, progress, stop, named, num_workers, asked.lease
+            )
     finally:
         progress.close()
     if not asked.quiet:
         _say(trials, made, directory, stop, sys.stderr if asked.json else sys.stdout)
     document = outcome.document(trials, made.cost) | {"directory": str(directory), "study": study}
-    return document, 128 + stop.number if stop.number else 0
+    return document, stop.exit_code if stop.number else 0
 
 
 def _find(parsed: Parsed, num_workers: int) -> tuple[Path, str, str]:
@@ -126,7 +126,7 @@ def make_plan(parsed: Parsed, num_workers: int) -> Plan:
 # --------------------------------------------------------------------------------------------------------------- saying
 
 
-def _say(trials: list[Trial], made: Plan, directory: Path, stop: "_Stop", stream: Any) -> None:
+def _say(trials: list[Trial], made: Plan, directory: Path, stop: Stop, stream: Any) -> None:
     from rich.console import Console
 
     console = Console(file=stream, width=None if stream.isatty() else 160)
@@ -194,28 +194,3 @@ def _at_edges(one: Outcome, made: Plan) -> dict[str, Any]:
     except ValueError:
         return {}
     return plan.edges(base, one.configuration)
-
-
-class _Stop:
-    """Ctrl+C and SIGTERM: the first ends the workers and leaves, a second ends at once."""
-
-    def __init__(self, progress: Progress):
-        self.progress, self.number = progress, 0
-        self._before: dict[int, Any] = {}
-
-    def __call__(self) -> bool:
-        return self.number > 0
-
-    def __enter__(self) -> "_Stop":
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            raise KeyboardInterrupt
-        self.number = number
-        self.progress.message("stopping: what has finished is in the ledger, runs on their way begin anew on --resume")

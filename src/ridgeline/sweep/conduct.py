@@ -49,7 +49,7 @@ def find(directory: Path) -> tuple[str, str]:
 
 def conduct(
     storage: str, study: str, directory: Path, workers: Callable[[dict[str, Any]], Any], progress: Progress,
-    stop: Callable[[], bool], named: dict[str, Any], num_workers: int, lease_seconds: float = LEASE_SECONDS,
+    stop: Callable[[], Any], named: dict[str, Any], num_workers: int, lease_seconds: float = LEASE_SECONDS,
 ) -> list[Trial]:  # fmt: skip
     """Work at a sweep until it is over or `stop()`; returns its trials, and writes result.json.
 

@@ -70,6 +70,12 @@ class Progress:
             f"{duration(elapsed)} passed{left}"
         )
 
+    def stopping(self, text: str) -> None:
+        self.message(f"{text}; runs on their way begin anew with --resume")
+
+    def abandon(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()

@@ -116,13 +116,13 @@ class Worker:
 
 def work(
     storage: str, study: str, name: str, named: dict[str, Any], lease_seconds: float,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = lambda: False, ledger: Ledger | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Open the ledger and work; returns the seconds that training and bookkeeping took."""
+    """Open the ledger, unless one is given, and work; returns the seconds that training and bookkeeping took."""
     import torch
 
     torch.set_num_threads(1)
-    ledger = Ledger(storage)
+    ledger = ledger or Ledger(storage)
     try:
         worker = Worker(ledger, study, name, named, lease_seconds, stop)
         worker.run()
