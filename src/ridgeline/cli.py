@@ -1,4 +1,4 @@
-"""The command line: `ridgeline train | evaluate | watch | list | bench | reproduce | cloud | compare | report | board`.
+"""The command line: `ridgeline COMMAND`, see HELP.
 
 What is slow to import (PyTorch, Numba, Gymnasium) is imported by the commands that need it. Exit codes: 0; 1 where the
 command failed on its way; 2 where it could not be done as asked; 130 and 143 after Ctrl+C and SIGTERM.

@@ -10,8 +10,10 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ridgeline import run_directory
@@ -62,6 +64,8 @@ class Worker:
 
     def run(self) -> None:
         """Work until the study is over."""
+        ended = threading.Event()
+        threading.Thread(target=self._keep, args=(ended,), daemon=True).start()
         try:
             while not self.stop():
                 start = time.perf_counter()
@@ -74,8 +78,15 @@ class Worker:
                     continue
                 self._train()
         finally:
+            ended.set()
             self.trainer.close()
             self.ledger.release(self.study, self.name)
+
+    def _keep(self, ended: threading.Event) -> None:
+        """Renew the leases in between, where an iteration takes longer than they do."""
+        with suppress(Exception):  # what is wrong with the ledger, the worker itself will find
+            while not ended.wait(self.lease_seconds / 4):
+                self.ledger.extend(self.study, self.name, self.lease_seconds)
 
     def _fill(self) -> None:
         """Take what waits, as far as there are places."""
