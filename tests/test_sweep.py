@@ -19,7 +19,7 @@ from ridgeline.algorithms.ppo import PPO
 from ridgeline.estimators.gae import GAE
 from ridgeline.policies import MLP
 from ridgeline.run_directory import describe
-from ridgeline.sweep import conduct, outcome, space
+from ridgeline.sweep import outcome, space
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.plan import Plan, edges, hopeless
 from ridgeline.sweep.ranges import choice, linear, log, whole
@@ -259,16 +259,12 @@ def test_an_iteration_longer_than_the_lease_loses_nothing(tmp_path, monkeypatch)
 
 
 def test_a_budget_ends_a_sweep(tmp_path):
-    """As a comparison tunes its arms: in this process, without candidates; asked again, nothing is left to do."""
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    made = {"algorithm": SMALL, "estimator": GAE(), "policy": MLP((8,))}
-    settings = {"seeds": 2, "seed": 40, "sampler": "random", "prune": False, "places": 4}
-    trials = conduct.tune(ledger, "arm", "bandit", made, 320, 4_000, **settings)
-    runs = [run for trial in trials for run in trial.runs]
-    assert 4_000 - 640 < sum(run.steps for run in runs) <= 4_000 + 640
-    assert {(run.seed, run.kind, run.steps) for run in runs} == {(40, "tuning", 320), (41, "tuning", 320)}
-    assert conduct.tune(ledger, "arm", "bandit", made, 320, 4_000) == trials
-    assert len(outcome.candidates(outcome.outcomes(trials), 1, "steps")) == 1
+    plan = make_plan(trials=1000, budget=4_000, seeds=1, candidates=1, fresh_seeds=1, sampler="random", prune=False)
+    study = ledger.create_study("first", "sweep", vars(plan))
+    Worker(ledger, "first", "one", {}, 60.0).run()
+    steps = sum(run.steps for trial in ledger.trials(study) for run in trial.of("tuning"))
+    assert 4_000 - 640 < steps < 4_000 + 7 * 640
     ledger.close()
 
 

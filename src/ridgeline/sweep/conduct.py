@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ridgeline import checkpoint, components, run_directory
-from ridgeline.sweep import outcome, space
+from ridgeline import checkpoint
+from ridgeline.sweep import outcome
 from ridgeline.sweep.database import LedgerError
 from ridgeline.sweep.ledger import Ledger
 from ridgeline.sweep.local import LocalWorkers
 from ridgeline.sweep.plan import Plan, Planner
 from ridgeline.sweep.progress import Progress
 from ridgeline.sweep.records import Trial
-from ridgeline.sweep.space import Components
-from ridgeline.sweep.worker import Worker, components_of
+from ridgeline.sweep.worker import components_of
 
 LOOK = 1.0  # seconds between two looks at the ledger
 LEASE_SECONDS = 60.0
@@ -91,33 +90,6 @@ def conduct(
             hands.stop()
         ledger.release(found.study, name)
         ledger.close()
-
-
-def tune(
-    ledger: Ledger,
-    name: str,
-    environment: str,
-    made: Components,
-    steps: int,
-    budget: int,
-    parameters: dict[str, Any] | None = None,
-    **settings: Any,
-) -> list[Trial]:
-    """Sweep the scalars of the components in this process, `budget` steps in all, or go on with the study `name` where
-    it was left; its trials. `settings` are fields of `Plan`; `outcome.recommended` and `outcome.candidates` choose.
-
-    Every run is `steps` long. No candidate is run again on fresh seeds, which is left to the caller: the scores of
-    `outcome.candidates(outcome.outcomes(trials), ...)` flatter those that they chose.
-    """
-    if name not in [study.name for study in ledger.studies()]:
-        given: dict[str, Any] = {kind: run_directory.describe([one]) for kind, one in made.items()}
-        given |= {"steps": steps, "budget": budget, "trials": max(1, budget // steps), "candidates": 0} | settings
-        plan = Plan(environment, dict(parameters or {}), space=space.make(made, set(), None).document(), **given)
-        ledger.create_study(name, "sweep", vars(plan))
-    named = {kind: one for kind, one in made.items() if ":" in components.name_of(one)} | {"environment": environment}
-    worker = Worker(ledger, name, f"{socket.gethostname()}:{os.getpid()}", named, LEASE_SECONDS)
-    worker.run()
-    return ledger.trials(worker.study)
 
 
 def _tell(planner: Planner, trials: list[Trial], progress: Progress, told: set[str]) -> None:
