@@ -138,7 +138,7 @@ def _say(trials: list[Trial], made: Plan, directory: Path, stop: Stop, stream: A
         best = outcome.recommended(found, made.cost)
         if best is not None:
             console.print(candidates_table(found, made))
-            console.print(f"recommended: trial {best.trial}, {described(best, made)}", highlight=False)
+            console.print(f"recommended: trial {best.trial}, {described(best, made)}", highlight=False, soft_wrap=True)
         for name, edge in _at_edges(best or max(found, key=lambda one: one.score), made).items():
             console.print(f"{name} of it is at the {edge} edge of its range", highlight=False)
     if stop.number:
