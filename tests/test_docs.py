@@ -247,6 +247,20 @@ def test_the_environment_conforms(name, here):
         assert re.findall(r"^([A-Z]\w+)\b", compiled.module.__doc__, re.M)[1:] == HEADINGS
 
 
+def test_the_world_of_several_agents_conforms(here):
+    """race.py, in plain Python against one agent and one step at a time, with its own structure and another."""
+    for changes in ({}, {"players": 2, "length": 5}):
+        definition = define(here / "race.py", compile=False, parameters=changes)
+        env, generator = CompiledEnv(definition, 3, 5), np.random.default_rng(0)
+        action = [sample_action(definition.action_space, generator, env.num_rows) for _ in range(120)]
+        with np.errstate(over="ignore"):
+            expected = by_hand(definition, 3, 5, action)
+        assert_same(record(env, action), expected)
+        assert sum(step[2].sum() for step in expected) > 10
+        wins = np.concatenate([step[7][:, 0] for step in expected])
+        assert set(np.round(wins, 3)) == ({1.0, -0.5} if not changes else {1.0, -1.0})
+
+
 def test_the_environment_is_learned(here):
     """The page's commands, with fewer steps; random play catches 0.3 apples."""
     train, watch, film, evaluate, *_ = [
