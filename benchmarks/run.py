@@ -18,9 +18,11 @@ import torch
 import ridgeline
 from ridgeline import bench, components
 from ridgeline.algorithms.ppo import PPO
+from ridgeline.kernel import define
 from ridgeline.optimizers import OPTIMIZERS, orthogonalize
 from ridgeline.policies import MLP
 from ridgeline.population import PHASES
+from ridgeline.registration import FOLDER
 from ridgeline.training import Training, with_torch_threads
 
 ESTIMATORS = (
@@ -36,16 +38,13 @@ CARTPOLE_FAST = [
 
 
 def environments() -> None:
-    """Steps per second on one core, 4096 rows or more, random actions, observation writing and autoreset included."""
-    for name, num_envs, parameters in (
-        ("cartpole", 4096, {}),
-        ("breakout", 4096, {"frames_per_action": 1}),
-        ("breakout", 4096, {"frames_per_action": 4}),
-        ("pong", 4096, {"frames_per_action": 1}),
-        ("economy", 64, {}),  # of 128 agents each
-    ):
-        result = bench.environment(name, num_envs, 3.0, parameters)
-        print(f"  {name} {parameters or ''}: {result['steps_per_second'] / 1e6:.1f} M steps/s")
+    """Steps per second on one core, 4096 rows, random actions, observation writing and autoreset included."""
+    others = [("breakout", {"frames_per_action": 1}), ("pong", {"frames_per_action": 1}),
+              ("snake", {"num_snakes": 256, "size": 128, "num_food": 512})]  # fmt: skip
+    for name, parameters in [*((name, {}) for name in ridgeline.names()), *others]:
+        agents = parameters.get("num_snakes", define(FOLDER / f"{name}.py", compile=False).num_agents)
+        result = bench.environment(name, max(1, 4096 // agents), 3.0, parameters)
+        print(f"  {name} {parameters or ''}: {result['steps_per_second'] / 1e6:.1f} M steps/s", flush=True)
 
 
 def breakout() -> None:

@@ -37,7 +37,7 @@ def test_random_scores_are_those_of_the_docstrings(table):
     compared = 0
     for name, line in table.figures()["random"].items():
         text = (ROOT / "src" / "ridgeline" / "envs" / f"{name}.py").read_text(encoding="utf-8")
-        found = re.search(r"[Rr]andom play: (-?[\d.]+\d)", text)
+        found = re.search(r"[Rr]andom play: (-?\d+(?:\.\d+)?)(?=;|, | on | \(mea| and |\.\s)", text)
         if found:
             tolerance = 4 * line["standard_error"] + 0.06 * abs(float(found[1])) + 0.006
             assert abs(line["mean"] - float(found[1])) < tolerance, name
