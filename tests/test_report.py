@@ -13,7 +13,7 @@ import pytest
 from test_comparison import SPEC, make
 
 import ridgeline
-from ridgeline import board, cli, report, report_runs, report_sections, report_sweep, statistics
+from ridgeline import board, cli, report, report_runs, report_sections, statistics
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.comparison import run
 from ridgeline.loopback import PortError
@@ -159,11 +159,6 @@ def test_the_page_of_a_sweep(folder):
     assert [tile for tile in document["tiles"] if tile[0] == "stopped early"] == [["stopped early", "1"]]
 
 
-def test_front():
-    cost, score = np.array([1, 2, 2, 3, 1, np.nan, 3]), np.array([5, 5, 7, 6, 5, 9, np.nan], float)
-    assert report_sweep.front(cost, score).tolist() == [True, False, True, False, True, False, False]
-
-
 def test_the_page_of_a_folder(folder, tmp_path):
     document = report.document(folder / "runs")
     assert document["subtitle"] == "1 run directories" and sections(document, "table")[0]["rows"][0][0] == "one"
@@ -249,7 +244,7 @@ def test_a_browser_draws_the_comparison(folder, tmp_path):
 def test_a_browser_draws_the_sweep(folder, tmp_path):
     said = played(report.render(report.document(folder / "sweep")), tmp_path, "--window-size=420,900")
     assert "error" not in said and "wide false" in said
-    assert re.search(r"front tip: trial \d+score[\d.]+seconds per run[\d.]+statefinishedlearning_rate", said)
+    assert re.search(r"front tip: trial \d+score[\d.]+seconds[\d.]+statefinishedlearning_rate", said)
 
 
 # ---------------------------------------------------------------------------------------------------------------- board

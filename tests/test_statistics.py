@@ -125,7 +125,7 @@ def test_what_is_no_score_is_refused():
 @pytest.mark.parametrize(("num_runs", "num_environments"), [(5, 6), (10, 1)])
 @pytest.mark.parametrize("skewed", [False, True])
 def test_intervals_cover_the_truth(num_runs, num_environments, skewed):
-    """95% of intervals of the IQM, within what 300 studies can tell (s.d. 1.3%); fewer of the percentile intervals."""
+    """95% of intervals of the IQM, within what 200 studies can tell (s.d. 1.5%); fewer of the percentile intervals."""
     generator = np.random.default_rng([num_runs, num_environments, skewed])
     centre = np.linspace(0.3, 0.9, num_environments)
 
@@ -136,13 +136,13 @@ def test_intervals_cover_the_truth(num_runs, num_environments, skewed):
 
     truth = statistics.iqm(draw(200_000 // num_environments))
     covered = percentile = 0
-    for study in range(300):
+    for study in range(200):
         scores = draw(num_runs)
         found = statistics.interval(statistics.iqm, scores, samples=200, seed=study)
         covered += found.low <= truth <= found.high
         low, high = np.quantile(statistics.bootstrap(statistics.iqm, scores, samples=100, seed=study), [0.025, 0.975])
         percentile += low <= truth <= high
-    assert 0.92 <= covered / 300 <= 0.98 and percentile < covered
+    assert 0.91 <= covered / 200 <= 0.985 and percentile < covered
 
 
 # ---------------------------------------------------------------------------------------------------------- comparisons
@@ -152,7 +152,7 @@ def test_equal_arms_have_no_winner():
     """200 comparisons of two identical arms of 5 runs: a winner in at most 5%, and the noise of 200 (s.d. 1.5%)."""
     generator = np.random.default_rng(3)
     called = [
-        statistics.difference(*(generator.beta(3, 1, (5, 4)) for _ in range(2)), samples=150, seed=study).better
+        statistics.difference(*(generator.beta(3, 1, (5, 4)) for _ in range(2)), samples=100, seed=study).better
         for study in range(200)
     ]
     assert np.mean(np.abs(called)) <= 0.08

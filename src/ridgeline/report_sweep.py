@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ridgeline.report_sections import rounded, trial_sections
+from ridgeline.sweep import outcome
 from ridgeline.sweep.ledger import Ledger
+from ridgeline.sweep.outcome import Outcome
 from ridgeline.sweep.records import Run, Study, Trial
 
 
@@ -20,19 +22,6 @@ def sweep(storage: Path | str, name: str) -> dict[str, Any]:
         ledger.close()
 
 
-def front(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Which trials no other one beats: (N,) bool. Another is better that costs no more and scores no less, and is not
-    equal in both; what is NaN is never on the front."""
-    usable = np.isfinite(cost) & np.isfinite(score)
-    order = np.lexsort((-score, cost))
-    found, best, at = np.zeros(len(cost), bool), -math.inf, None
-    for place in order[usable[order]]:
-        equal = at is not None and cost[place] == cost[at] and score[place] == best
-        if score[place] > best or equal:
-            found[place], best, at = True, score[place], place
-    return found
-
-
 def _mean(runs: list[Run], name: str) -> float:
     values = [getattr(run, name) for run in runs if run.state == "finished" and getattr(run, name) is not None]
     return float(np.mean(values)) if values else math.nan
@@ -40,9 +29,12 @@ def _mean(runs: list[Run], name: str) -> float:
 
 def _page(ledger: Ledger, study: Study) -> dict[str, Any]:
     trials = ledger.trials(study.study)
-    score = np.array([_mean(trial.of("tuning"), "score") for trial in trials])
-    cost = np.array([_mean(trial.of("tuning"), "seconds") for trial in trials])
-    best = front(cost, score)
+    spared: Any = study.specification.get("cost", "seconds")
+    found = {one.trial: one for one in outcome.outcomes(trials)}
+    edge = {one.trial for one in outcome.front(list(found.values()), spared)}
+    told = [found[trial.trial] if trial.trial in found else None for trial in trials]
+    score = np.array([math.nan if one is None else one.score for one in told])
+    cost = np.array([math.nan if one is None else one.cost(spared) for one in told])
     states = [trial.state for trial in trials]
     runs = [run for trial in trials for run in trial.runs]
     tiles = [
@@ -53,12 +45,12 @@ def _page(ledger: Ledger, study: Study) -> dict[str, Any]:
         ["steps", f"{sum(run.steps for run in runs):,}"],
         ["seconds", f"{sum(run.seconds for run in runs):,.0f}"],
     ]
-    sections: list[dict[str, Any]] = [_front(trials, score, cost, best)]
+    sections: list[dict[str, Any]] = [_front(trials, found, edge, spared)]
     scored = [place for place in range(len(trials)) if math.isfinite(score[place])]
     names = [name for name in _varying(trials)]
     if scored and names:
         columns = [(name, [trials[place].configuration.get(name) for place in scored]) for name in names]
-        columns.append(("seconds", rounded(cost[scored])))
+        columns.append((spared, rounded(cost[scored])))
         labels = [f"trial {trials[place].trial}" for place in scored]
         sections += trial_sections(columns, score[scored].tolist(), "the sweep", len(names), labels)
     sections += _judged(trials) + _curves(ledger, study, trials, score) + [_table(trials, score, cost, names)]
@@ -79,34 +71,38 @@ def _varying(trials: list[Trial]) -> list[str]:
     return [name for name in names if len({str(trial.configuration.get(name)) for trial in trials}) > 1]
 
 
-def _front(trials: list[Trial], score: np.ndarray, cost: np.ndarray, best: np.ndarray) -> dict[str, Any]:
-    names = _varying(trials)
-    points = []
-    for place, trial in enumerate(trials):
-        rows = [["score", rounded(score[place])], ["seconds per run", rounded(cost[place])], ["state", trial.state]]
-        rows += [[name, rounded(trial.configuration.get(name))] for name in names]
+def _front(trials: list[Trial], found: dict[int, Outcome], edge: set[int], spared: Any) -> dict[str, Any]:
+    names, points = _varying(trials), []
+    for trial in trials:
+        one = found.get(trial.trial)
+        rows: list[list[Any]] = [["state", trial.state]]
+        x = y = None
+        if one is not None:
+            x, y = one.cost(spared), one.score if one.fresh_score is None else one.fresh_score
+            rows = [
+                ["score", rounded(one.score)],
+                ["on fresh seeds", rounded(one.fresh_score)],
+                [spared, rounded(x)],
+                *rows,
+            ]
+        rows += [[name, _cell(trial.configuration.get(name))] for name in names]
         points.append(
             {
-                "name": f"trial {trial.trial}", "x": rounded(cost[place]), "y": rounded(score[place]),
-                "front": bool(best[place]),
-                "faint": trial.state != "finished", "rows": [[name, str(value)] for name, value in rows],
+                "name": f"trial {trial.trial}", "x": rounded(x), "y": rounded(y), "front": trial.trial in edge,
+                "faint": trial.state != "finished",
+                "rows": [[name, str(value)] for name, value in rows if value is not None],
             }
         )  # fmt: skip
     text = (
-        "Each dot a trial, the mean of its tuning seeds; the line joins those that nothing beats in both. Scores "
-        "on tuning seeds are the best of many, and too good."
+        "Each dot a trial, the mean of its tuning seeds, or of fresh ones where it was run again; the line joins those "
+        "that nothing cheaper equals."
     )
-    spread = cost[np.isfinite(cost)]
-    log = bool(len(spread) and spread.min() > 0 and spread.max() > 10 * spread.min())
+    costs = [one.cost(spared) for one in found.values()]
+    log = bool(costs) and min(costs) > 0 and max(costs) > 10 * min(costs)
     return {
-        "kind": "front",
-        "title": "Score against cost",
-        "text": text,
-        "x": "seconds per run",
-        "y": "score",
-        "log": log,
+        "kind": "front", "title": "Score against cost", "text": text, "x": f"{spared} of a run", "y": "score", "log": log,
         "trials": points,
-    }
+    }  # fmt: skip
 
 
 def _judged(trials: list[Trial]) -> list[dict[str, Any]]:
@@ -163,7 +159,7 @@ def _table(trials: list[Trial], score: np.ndarray, cost: np.ndarray, names: list
         ]
         for place, t in enumerate(trials)
     ]
-    columns = ["trial", "state", "score", "seconds per run", "runs", *names, "note"]
+    columns = ["trial", "state", "score", "cost of a run", "runs", *names, "note"]
     return {"kind": "table", "title": "Trials", "columns": columns, "rows": rows}
 
 
