@@ -79,12 +79,8 @@ def _front(trials: list[Trial], found: dict[int, Outcome], edge: set[int], spare
         x = y = None
         if one is not None:
             x, y = one.cost(spared), one.score if one.fresh_score is None else one.fresh_score
-            rows = [
-                ["score", rounded(one.score)],
-                ["on fresh seeds", rounded(one.fresh_score)],
-                [spared, rounded(x)],
-                *rows,
-            ]
+            fresh = ["on fresh seeds", rounded(one.fresh_score)]
+            rows = [["score", rounded(one.score)], fresh, [spared, rounded(x)], *rows]
         rows += [[name, _cell(trial.configuration.get(name))] for name in names]
         points.append(
             {
@@ -100,8 +96,8 @@ def _front(trials: list[Trial], found: dict[int, Outcome], edge: set[int], spare
     costs = [one.cost(spared) for one in found.values()]
     log = bool(costs) and min(costs) > 0 and max(costs) > 10 * min(costs)
     return {
-        "kind": "front", "title": "Score against cost", "text": text, "x": f"{spared} of a run", "y": "score", "log": log,
-        "trials": points,
+        "kind": "front", "title": "Score against cost", "text": text, "x": f"{spared} of a run", "y": "score",
+        "log": log, "trials": points,
     }  # fmt: skip
 
 
