@@ -94,8 +94,8 @@ _SPINNING_UP_DIFFERS = (
 _SB3_NORMALISED = MLP()
 _SB3_CHOICE = "the mean of our final policies, against one agent at its best checkpoint"
 _SLM_RATE = "one learning rate, the actor's; the published critic has a larger one"
-_RMSPROP = "Adam for RMSprop; standardised advantages"
-_TRPO_SB3 = f"full batches for the critic's minibatches; {_SB3_CHOICE}"
+_SB3_RAW = MLP(normalize_observation=False, normalize_value=False)
+_SB3_REWARDS = "the critic's targets are normalised (PopArt) where the zoo scales the rewards"
 _NO_SDE = "independent noise for state-dependent exploration (gSDE)"
 
 
@@ -106,12 +106,18 @@ def _ppo(num_envs: int, rollout_length: int, minibatch: int, num_epochs: int, **
     return PPO(num_envs, rollout_length, num_epochs, parts, **settings)
 
 
-def _trpo(rollout_length: int, damping: float, num_value_updates: int) -> TRPO:
-    """The SB3 zoo's TRPO; it makes as many steps of the critic (CartPole: twice as many), in minibatches."""
+def _trpo(rollout_length: int, damping: float, num_value_updates: int, minibatch: int = 128) -> TRPO:
+    """The SB3 zoo's TRPO: `num_value_updates` passes of the critic in minibatches."""
     return TRPO(
         2, rollout_length, damping=damping, num_conjugate_gradient_steps=15, num_value_updates=num_value_updates,
-        learning_rate=1e-3, anneal_learning_rate=False,
+        num_minibatches=2 * rollout_length // minibatch, learning_rate=1e-3, anneal_learning_rate=False,
     )  # fmt: skip
+
+
+def _a2c(num_envs: int, rollout_length: int = 5, **settings: Any) -> A2C:
+    """The SB3 zoo's A2C: RMSprop in TensorFlow's form, advantages as they are."""
+    settings = {"learning_rate": 7e-4, "anneal_learning_rate": False, "entropy_coef": 0.0} | settings
+    return A2C(num_envs, rollout_length, optimizer="rmsprop", normalize_advantage=False, **settings)
 
 
 ROWS = {
@@ -129,14 +135,12 @@ ROWS = {
     ),
     "a2c-cartpole-sb3": Row(
         "cartpole", "sb3-a2c-cartpole",
-        A2C(num_envs=8, rollout_length=5, learning_rate=7e-4, anneal_learning_rate=False, entropy_coef=0.0),
-        GAE(gae_lambda=1.0), greedy=True, differs=f"{_RMSPROP}; {_SB3_CHOICE}",
+        _a2c(8), GAE(gae_lambda=1.0), _SB3_RAW, greedy=True, differs=_SB3_CHOICE,
     ),
     "trpo-cartpole-sb3": Row(
         "cartpole", "sb3-trpo-cartpole",
-        _trpo(512, 1e-3, num_value_updates=20),
-        GAE(gae_lambda=0.98), greedy=True,
-        differs=f"20 full-batch steps of the critic for 40 on minibatches; {_SB3_CHOICE}",
+        _trpo(512, 1e-3, num_value_updates=20, minibatch=512),
+        GAE(gae_lambda=0.98), greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-cartpole-cleanrl": Row("cartpole", "cleanrl-ppo-cartpole", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY),
     "ppo-cartpole-slm": Row(
@@ -146,8 +150,8 @@ ROWS = {
     ),
     "ppo-cartpole-sb3": Row(
         "cartpole", "sb3-ppo-cartpole",
-        _ppo(8, 32, 256, 20, learning_rate=1e-3, anneal_learning_rate=True), GAE(gamma=0.98, gae_lambda=0.8),
-        greedy=True, differs=f"a constant clip_coef where the published one falls to 0; {_SB3_CHOICE}",
+        _ppo(8, 32, 256, 20, learning_rate=1e-3, anneal_learning_rate=True, anneal_clip_coef=True),
+        GAE(gamma=0.98, gae_lambda=0.8), greedy=True, differs=_SB3_CHOICE,
     ),
     # -------------------------------------------------------------------------------------------------------- Acrobot
     "a2c-acrobot-slm": Row(
@@ -157,13 +161,12 @@ ROWS = {
     ),
     "a2c-acrobot-sb3": Row(
         "acrobot", "sb3-a2c-acrobot",
-        A2C(num_envs=16, rollout_length=5, learning_rate=7e-4, anneal_learning_rate=False, entropy_coef=0.0),
-        GAE(gae_lambda=1.0), _SB3_NORMALISED, greedy=True, differs=f"{_RMSPROP}; {_SB3_CHOICE}",
+        _a2c(16), GAE(gae_lambda=1.0), _SB3_NORMALISED, greedy=True, differs=f"{_SB3_REWARDS}; {_SB3_CHOICE}",
     ),
     "trpo-acrobot-sb3": Row(
         "acrobot", "sb3-trpo-acrobot",
-        _trpo(1024, 0.1, num_value_updates=160),
-        GAE(), _SB3_NORMALISED, greedy=True, differs=_TRPO_SB3,
+        _trpo(1024, 0.1, num_value_updates=10),
+        GAE(), _SB3_NORMALISED, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-acrobot-cleanrl": Row("acrobot", "cleanrl-ppo-acrobot", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY),
     "ppo-acrobot-slm": Row(
@@ -178,13 +181,12 @@ ROWS = {
     # --------------------------------------------------------------------------------------------------- MountainCar
     "a2c-mountain-car-sb3": Row(
         "mountain_car", "sb3-a2c-mountain-car",
-        A2C(num_envs=16, rollout_length=5, learning_rate=7e-4, anneal_learning_rate=False, entropy_coef=0.0),
-        GAE(gae_lambda=1.0), _SB3_NORMALISED, greedy=True, differs=f"{_RMSPROP}; {_SB3_CHOICE}",
+        _a2c(16), GAE(gae_lambda=1.0), _SB3_NORMALISED, greedy=True, differs=f"{_SB3_REWARDS}; {_SB3_CHOICE}",
     ),
     "trpo-mountain-car-sb3": Row(
         "mountain_car", "sb3-trpo-mountain-car",
-        _trpo(1024, 0.1, num_value_updates=320),
-        GAE(), _SB3_NORMALISED, greedy=True, differs=_TRPO_SB3,
+        _trpo(1024, 0.1, num_value_updates=20),
+        GAE(), _SB3_NORMALISED, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-mountain-car-cleanrl": Row(
         "mountain_car", "cleanrl-ppo-mountain-car", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY,
@@ -203,14 +205,13 @@ ROWS = {
     ),
     "a2c-pendulum-sb3": Row(
         "pendulum", "sb3-a2c-pendulum",
-        A2C(num_envs=8, rollout_length=8, learning_rate=7e-4, entropy_coef=0.0, value_coef=0.4),
-        GAE(gamma=0.9, gae_lambda=0.9), MLP(log_std=-2.0), greedy=True,
-        differs=f"{_RMSPROP}; {_NO_SDE}; gamma .9 for .99; {_SB3_CHOICE}",
+        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9), MLP(log_std=-2.0),
+        greedy=True, differs=f"{_SB3_REWARDS}; {_NO_SDE}; gamma .9 for .99; {_SB3_CHOICE}",
     ),
     "trpo-pendulum-sb3": Row(
         "pendulum", "sb3-trpo-pendulum",
-        _trpo(1024, 0.1, num_value_updates=240),
-        GAE(gamma=0.9), seeds=5, greedy=True, differs=f"{_NO_SDE}; {_TRPO_SB3}",
+        _trpo(1024, 0.1, num_value_updates=15),
+        GAE(gamma=0.9), seeds=5, greedy=True, differs=f"{_NO_SDE}; {_SB3_CHOICE}",
     ),
     "ppo-pendulum-slm": Row(
         "pendulum", "slm-ppo-pendulum", _ppo(4, 2048, 64, 10, learning_rate=3e-4, value_coef=1.0), GAE(),
@@ -228,13 +229,13 @@ ROWS = {
     ),
     "a2c-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-a2c-lunar-lander",
-        A2C(num_envs=8, rollout_length=5, learning_rate=8.3e-4, entropy_coef=1e-5),
-        GAE(gamma=0.995, gae_lambda=1.0), seeds=5, greedy=True, differs=f"{_RMSPROP}; {_SB3_CHOICE}",
+        _a2c(8, learning_rate=8.3e-4, anneal_learning_rate=True, entropy_coef=1e-5),
+        GAE(gamma=0.995, gae_lambda=1.0), _SB3_RAW, seeds=5, greedy=True, differs=_SB3_CHOICE,
     ),
     "trpo-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-trpo-lunar-lander",
-        _trpo(512, 0.01, num_value_updates=120),
-        GAE(gae_lambda=0.98), seeds=5, greedy=True, differs=_TRPO_SB3,
+        _trpo(512, 0.01, num_value_updates=15),
+        GAE(gae_lambda=0.98), seeds=5, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-lunar-lander-slm": Row(
         "LunarLander-v3", "slm-ppo-lunar-lander",
@@ -259,10 +260,9 @@ ROWS = {
     ),
     "vpg-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-vpg-hopper",
-        VPG(num_envs=4, rollout_length=1000, num_value_updates=80, learning_rate=3e-4, anneal_learning_rate=False,
-            entropy_coef=0.0, max_grad_norm=1e9),
-        _SPINNING_UP_GAE, _SPINNING_UP_POLICY, seeds=3,
-        differs=f"the critic learns at the policy's 3e-4, not at 1e-3; {_SPINNING_UP_DIFFERS}",
+        VPG(num_envs=4, rollout_length=1000, num_value_updates=80, learning_rate=3e-4, critic_learning_rate=1e-3,
+            anneal_learning_rate=False, entropy_coef=0.0, max_grad_norm=1e9),
+        _SPINNING_UP_GAE, _SPINNING_UP_POLICY, seeds=3, differs=_SPINNING_UP_DIFFERS,
     ),
     "trpo-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-trpo-hopper",

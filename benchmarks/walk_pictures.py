@@ -1,6 +1,7 @@
 """The pictures of docs/walk.md: `python benchmarks/walk_pictures.py measure|draw|table [NAME ...]`.
 
-As `pictures.py`, whose command, curves and style these are; the figures are in walk_pictures.json.
+As `pictures.py`, whose command, curves and style these are; the figures are in walk_pictures.json. The learning curves
+are of cartpole, 150,000 steps in batches of 64 x 64; a curve that two steps of the walk show is measured once.
 """
 
 import json
@@ -10,17 +11,22 @@ from typing import Any
 
 import numpy as np
 import pictures
-from pictures import FOLDER, draw_curves, palette, summarize
+from pictures import FOLDER, curve, draw_curves, palette, summarize
 
 from ridgeline.algorithms.ppo import PPO
+from ridgeline.algorithms.reinforce import REINFORCE
+from ridgeline.algorithms.vpg import VPG
 from ridgeline.cloud_command import default_estimators
 from ridgeline.estimators.gae import GAE
+from ridgeline.estimators.monte_carlo import MonteCarlo
+from ridgeline.estimators.n_step import NStep
 from ridgeline.gradient_cloud import Settings, measure
 from ridgeline.policies import MLP
 from ridgeline.training import Training
 
 Figures = dict[str, Any]
 STORE = FOLDER / "walk_pictures.json"
+STEPS = 150_000
 pictures.COLOURS = 128  # with fewer, two lines can come out alike
 
 
@@ -51,6 +57,11 @@ def clouds(estimators: dict[str, Any], **less: Any) -> Figures:
 def stored(numbers: dict[str, list[float]]) -> Figures:
     names = ("cosine", "bias", "variance", "cosine_spread")
     return {name: [rounded(number) for number in numbers[name]] for name in names}
+
+
+def known(name: str, label: str) -> Figures:
+    """A learning curve that another picture has measured."""
+    return {label: json.loads(STORE.read_text(encoding="utf-8"))[name]["curves"][label]}
 
 
 def cloud_rows() -> Figures:
@@ -102,39 +113,60 @@ def cosines(panel: Any, rows: Figures, labels: list[str], colours: list[str]) ->
     panel.set_xlabel("cosine with the true gradient")
 
 
-def draw_step(figure: Any, labels: list[str], curves: list[str]) -> None:
-    """Left the cloud, right REINFORCE, standardised, from the figures of docs/pictures/reinforce.png."""
+def curves(arms: dict[str, tuple[Any, Any]]) -> Figures:
+    """Learning curves of pairs of algorithm and estimator."""
+    return {"curves": {label: curve("cartpole", *pair, STEPS) for label, pair in arms.items()}}
+
+
+def draw_step(figure: Any, labels: list[str], figures: Figures, title: str) -> None:
+    """Left the cloud, right the learning curves."""
     left, right = figure.subplots(1, 2)
     cosines(left, cloud_rows(), labels, palette(len(labels)))
     left.set_title("the noise of one batch, cartpole")
-    known = json.loads((FOLDER / "pictures.json").read_text(encoding="utf-8"))["reinforce"]["curves"]
-    draw_curves(right, {label: known[label] for label in curves}, "REINFORCE, cartpole")
+    draw_curves(right, figures["curves"], title)
 
 
 def measure_walk_reward_to_go() -> Figures:
-    return {"from": "walk_cloud"}
+    """REINFORCE as it is written: no baseline of any kind, the batch's mean included."""
+    plain = REINFORCE(64, 64, standardize_return=False)
+    return curves(
+        {
+            "whole return": (plain, MonteCarlo(reward_to_go=False, baseline="none")),
+            "reward-to-go": (plain, MonteCarlo(baseline="none")),
+        }
+    )
 
 
 def draw_walk_reward_to_go(figure: Any, figures: Figures) -> None:
-    draw_step(figure, ["whole return", "reward-to-go"], ["whole return", "reward-to-go"])
+    draw_step(figure, ["whole return", "reward-to-go"], figures, "REINFORCE, cartpole")
 
 
 def measure_walk_baseline() -> Figures:
-    return {"from": "walk_cloud"}
+    plain = REINFORCE(64, 64, standardize_return=False)
+    return curves(
+        {
+            "reward-to-go, standardised": (REINFORCE(64, 64), MonteCarlo(baseline="none")),
+            "learned baseline": (plain, MonteCarlo()),
+        }
+    )
 
 
 def draw_walk_baseline(figure: Any, figures: Figures) -> None:
     labels = ["reward-to-go", "reward-to-go, standardised", "learned baseline"]
-    draw_step(figure, labels, ["reward-to-go", "reward-to-go less learned baseline"])
+    both = known("walk_reward_to_go", "reward-to-go") | figures["curves"]
+    draw_step(figure, labels, {"curves": both}, "REINFORCE, cartpole")
 
 
 def measure_walk_n_step() -> Figures:
-    return {"from": "walk_cloud"}
+    """VPG, whose critic takes eight more steps per batch, where REINFORCE's takes one."""
+    arms: dict[str, tuple[Any, Any]] = {f"n = {n}": (VPG(64, 64), NStep(num_steps=n)) for n in (1, 4, 16, 64)}
+    return curves({"learned baseline": (VPG(64, 64), MonteCarlo()), **arms})
 
 
 def draw_walk_n_step(figure: Any, figures: Figures) -> None:
-    left, right = figure.subplots(1, 2)
-    rows, steps = cloud_rows(), (1, 4, 16, 64)
+    figure.set_size_inches(8, 6)
+    panels = figure.subplot_mosaic([["numbers", "cosines"], ["curves", "curves"]])
+    left, rows, steps = panels["numbers"], cloud_rows(), (1, 4, 16, 64)
     for name, colour in zip(("bias", "variance"), palette(2), strict=True):
         values = [rows[f"n = {n}"][name][0] for n in steps]
         left.plot(steps, values, "o-", color=colour, markersize=4, label=name)
@@ -143,17 +175,20 @@ def draw_walk_n_step(figure: Any, figures: Figures) -> None:
     left.set_xticks(steps, [str(n) for n in steps])
     left.set(xlabel="n; dashed: Monte Carlo with learned baseline", ylim=(0, 1), title="one batch, cartpole")
     left.legend(fontsize=8)
-    labels = ["learned baseline", "n = 64", "n = 16", "n = 4", "n = 1"]
-    cosines(right, rows, labels, palette(5))
+    labels = ["learned baseline", "n = 1", "n = 4", "n = 16", "n = 64"]
+    cosines(panels["cosines"], rows, labels, palette(5))
+    draw_curves(panels["curves"], figures["curves"], "VPG, cartpole")
 
 
 def measure_walk_gae() -> Figures:
-    return {"from": "walk_cloud"}
+    arms = {f"GAE 0.99, {decay:g}": (VPG(64, 64), GAE(gae_lambda=decay)) for decay in (0.8, 0.95, 1.0)}
+    return curves(arms)
 
 
 def draw_walk_gae(figure: Any, figures: Figures) -> None:
-    left, right = figure.subplots(1, 2)
-    rows = cloud_rows()
+    figure.set_size_inches(8, 6)
+    panels = figure.subplot_mosaic([["numbers", "cosines"], ["curves", "curves"]])
+    left, rows = panels["numbers"], cloud_rows()
     for (family, text), colour in zip({"n = ": "n steps", "GAE 0.99, ": "GAE, by λ"}.items(), palette(2), strict=True):
         own = {label.removeprefix(family): row for label, row in rows.items() if label.startswith(family)}
         x, y = ([row[name][0] for row in own.values()] for name in ("bias", "variance"))
@@ -163,8 +198,26 @@ def draw_walk_gae(figure: Any, figures: Figures) -> None:
     left.set(xlabel="bias", ylabel="variance", title="one batch, cartpole")
     left.legend(fontsize=8)
     labels = ["n = 4", "n = 16", "n = 64", "GAE 0.99, 0.8", "GAE 0.99, 0.95"]
-    cosines(right, rows, labels, palette(5))
-    right.set_xlim(0.8, 1.01)
+    cosines(panels["cosines"], rows, labels, palette(5))
+    panels["cosines"].set_xlim(0.8, 1.01)
+    draw_curves(panels["curves"], known("walk_n_step", "n = 16") | figures["curves"], "VPG, cartpole")
+
+
+def measure_walk_ppo() -> Figures:
+    """The same batches: one step of the policy for each, and many with and without the clip."""
+    return curves(
+        {
+            "PPO, 4 x 4 steps per batch": (PPO(64, 64), GAE()),
+            "16 x 4 steps": (PPO(64, 64, num_epochs=16), GAE()),
+            "16 x 4 steps, no clip": (PPO(64, 64, num_epochs=16, clip_coef=1e6), GAE()),
+        }
+    )
+
+
+def draw_walk_ppo(figure: Any, figures: Figures) -> None:
+    [vpg] = known("walk_gae", "GAE 0.99, 0.95").values()
+    both = {"VPG, 1 step of the policy per batch": vpg, **figures["curves"]}
+    draw_curves(figure.subplots(), both, "the same batches of cartpole, GAE(0.99, 0.95)")
 
 
 STUDY = ["GAE (.99, .95)", "GAE (.995, .8)", "GAE (.998, .95)", "static mixture", "adaptive mixture"]
