@@ -479,3 +479,49 @@ def test_the_messages_of_tyro_come_down_to_one_line():
     )
     assert arguments._one_line(plain) == "--a: 'x' is no INT"
     assert arguments._one_line("something else entirely") == "something else entirely"
+
+
+PICTURES = '''
+"""A picture to look at."""
+import numpy as np
+from gymnasium import spaces
+from ridgeline.kernel import state_dtype
+
+State = state_dtype(count=np.int64)
+observation_space = spaces.Box(0, 255, (12, 12, 1), np.uint8)
+action_space = spaces.Discrete(2)
+max_episode_steps = 5
+
+
+def reset(state, p):
+    state.count = 0
+
+
+def step(state, action, p):
+    state.count += 1
+    return 1.0, False
+
+
+def observe(state, observation, p):
+    observation[:] = state.count
+'''
+
+
+def test_the_policy_suits_the_environment_where_none_is_named(tmp_path, monkeypatch):
+    """The flags are those of the policy that will be trained, wherever the environment stands on the line."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures.py").write_text(PICTURES)
+    assert names_of(["pictures.py"])["policy"] == "cnn" and names_of(["cartpole"])["policy"] == "mlp"
+    assert names_of(["--out", "pictures.py", "cartpole"])["policy"] == "mlp"
+    found = parsed("--channels 4 --runs 2 pictures.py --encoder impala")
+    assert found.names["policy"] == "cnn" and found.policy.channels == (4,) and found.policy.encoder == "impala"
+    assert parsed("pictures.py --policy gru --state-size 8").policy.state_size == 8
+    with pytest.raises(UsageError, match="unknown flag --state-size: it belongs to the policy gru"):
+        parsed("pictures.py --state-size 8")
+
+
+def test_every_policy_is_listed():
+    from ridgeline.catalogue import summaries
+
+    listed = summaries("policies")
+    assert sorted(listed) == sorted(components.names("policy")) and all(len(line) > 20 for line in listed.values())

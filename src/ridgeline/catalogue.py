@@ -8,10 +8,10 @@ def summaries(kind: str) -> dict[str, str]:
     """name -> first line of the docstring, of the environments, algorithms, estimators or policies."""
     package = Path(__file__).resolve().parent
     if kind == "policies":
-        classes = [node for node in _tree(package / "policies.py").body if isinstance(node, ast.ClassDef)]
-        return {
-            c.name.lower(): _first_line(c) for c in classes if any(getattr(f, "name", "") == "build" for f in c.body)
-        }
+        nodes = [node for file in ("policies", "recurrent_policies") for node in _tree(package / f"{file}.py").body]
+        # their configurations: dataclasses, and none that others are made of
+        found = [n for n in nodes if isinstance(n, ast.ClassDef) and n.decorator_list and not n.name.startswith("_")]
+        return {node.name.lower(): _first_line(node) for node in found}
     folder = package / {"environments": "envs"}.get(kind, kind)
     return {file.stem: _first_line(_tree(file)) for file in sorted(folder.glob("[!_]*.py"))}
 
