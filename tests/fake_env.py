@@ -3,8 +3,16 @@
 import numpy as np
 from gymnasium import spaces
 
+from ridgeline import components
 from ridgeline.observations import ACTION_MASK, is_packed, pack, storage_shape_dtype, unpack
 from ridgeline.vector import Step, VectorEnv, as_seeds
+
+SHORT = {"trpo": {"num_conjugate_gradient_steps": 2, "num_line_search_steps": 2, "num_value_updates": 2}}
+
+
+def tiny(algorithm):
+    """An algorithm at the size of these tests."""
+    return components.find("algorithm", algorithm)(num_envs=4, rollout_length=8, **SHORT.get(algorithm, {}))
 
 
 class FakeEnv(VectorEnv):

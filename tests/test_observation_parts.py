@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from fake_env import FakeEnv
+from fake_env import FakeEnv, tiny
 from gymnasium import spaces
 
 import ridgeline.training
@@ -37,8 +37,9 @@ def start(monkeypatch, observation_space, action_space, seeds=(0,), algorithm="p
         return FakeEnv(observation_space, action_space, num_envs, seed, **fake)
 
     monkeypatch.setattr(ridgeline.training, "make", make)
-    tiny = components.find("algorithm", algorithm)(num_envs=4, rollout_length=8)
-    return Training("fake", tiny, policy=policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap)
+    return Training(
+        "fake", tiny(algorithm), policy=policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap
+    )
 
 
 def state(training, run):

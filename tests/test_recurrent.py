@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_env import FakeEnv
+from fake_env import FakeEnv, tiny
 from gymnasium import spaces
 from torch import nn
 
@@ -87,8 +87,9 @@ def start(monkeypatch, policy, algorithm="ppo", estimator="gae", seeds=(0, 1), v
     monkeypatch.setattr(
         ridgeline.training, "make", lambda e, n, seed, parameters: FakeEnv(space, THREE, n, seed, **fake)
     )
-    tiny = components.find("algorithm", algorithm)(num_envs=4, rollout_length=8)
-    training = Training("fake", tiny, estimator, policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap)
+    training = Training(
+        "fake", tiny(algorithm), estimator, policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap
+    )
     population = training.shards[0].population
     with torch.no_grad():  # the value head begins at 0
         noise = torch.randn(population.flat.shape[1], generator=torch.Generator().manual_seed(0))

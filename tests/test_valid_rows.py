@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from fake_env import FakeEnv
+from fake_env import FakeEnv, tiny
 from gymnasium import spaces
 
 import ridgeline.training
@@ -24,8 +24,9 @@ def start(monkeypatch, algorithm="ppo", estimator="gae", seeds=(0, 1), policy="a
         return FakeEnv(space, THREE, num_envs, seed, **{"skip": 0.4} | fake)
 
     monkeypatch.setattr(ridgeline.training, "make", make)
-    tiny = components.find("algorithm", algorithm)(num_envs=4, rollout_length=8)
-    return Training("fake", tiny, estimator, policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap)
+    return Training(
+        "fake", tiny(algorithm), estimator, policy, total_steps=10_000, seed=list(seeds), num_threads=1, vmap=vmap
+    )
 
 
 def state(training, run=0):
