@@ -331,7 +331,9 @@ def test_seeds_needed_to_see_a_tenth():
 
 def test_equal_and_single_runs_have_no_winner():
     scores = np.random.default_rng(2).random((5, 2))
-    assert judged({"a": scores, "b": scores})["verdict"] == "no winner: a and b are the same runs"
+    pair = _pair("a", "b", {"a": scores, "b": scores}, same=True)
+    arms = {name: {"iqm": [0.5, 0.4, 0.6]} for name in "ab"}
+    assert verdict({"arms": arms, "pairs": [pair]})["verdict"] == "no winner: a and b are the same runs"
     found = judged({"a": scores[:1], "b": scores[1:2]})
     assert found["winner"] is None and "one seed tells nothing" in found["verdict"]
     assert found["pairs"][0]["runs_needed"] is None and math.isinf(found["pairs"][0]["iqm"][1])

@@ -13,6 +13,7 @@ from ridgeline.session import View
 from ridgeline.stopping import Stop
 
 LINE_SECONDS, DRAW_SECONDS = 10.0, 0.2
+MAX_FAILURES = 20  # that are listed
 AGGREGATES = {"iqm": "IQM", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
 
 
@@ -175,6 +176,8 @@ def lines(document: dict[str, Any]) -> list[str]:
         numbers = f"{arm['seconds']:>18.2f}{tuning['runs']:>14}{tuning['steps']:>14,}{tuning['seconds']:>10.0f}"
         found.append(f"{name:<{width}}{numbers}{sensitivity:>13}".rstrip())
     failures = [f"{name}: {failure}" for name, arm in arms.items() for failure in arm["failures"]]
+    if len(failures) > MAX_FAILURES:
+        failures[MAX_FAILURES:] = [f"{len(failures) - MAX_FAILURES} more, in result.json"]
     found += ["", *(f"failed: {failure}" for failure in failures), *document["notes"], document["verdict"]]
     return found
 

@@ -172,7 +172,10 @@ def analyse(comparison: Comparison) -> dict[str, Any]:
         "arms": {arm.name: _arm(comparison, arm, scores[arm.name], thresholds) for arm in spec.arms},
         "thresholds": thresholds.tolist(),
         "points": [(point + 1) / POINTS for point in range(POINTS)],
-        "pairs": [_pair(first, second, scores) for first, second in itertools.combinations(scores, 2)],
+        "pairs": [
+            _pair(first.name, second.name, scores, _keys(comparison, first) == _keys(comparison, second))
+            for first, second in itertools.combinations(spec.arms, 2)
+        ],
         "notes": _notes(comparison, scores),
     }  # fmt: skip
     return document | verdict(document)
@@ -265,9 +268,13 @@ def _seeds(comparison: Comparison) -> dict[str, Any]:
     return found
 
 
-def _pair(first: str, second: str, scores: dict[str, np.ndarray]) -> dict[str, Any]:
+def _keys(comparison: Comparison, arm: Arm) -> list[str]:
+    return [cell.key for task in comparison.spec.tasks for cell in _cells(comparison, arm, task)]
+
+
+def _pair(first: str, second: str, scores: dict[str, np.ndarray], same: bool = False) -> dict[str, Any]:
     one, other = scores[first], scores[second]
-    found: dict[str, Any] = {"first": first, "second": second, "same": bool(np.array_equal(one, other))}
+    found: dict[str, Any] = {"first": first, "second": second, "same": same}
     difference = statistics.difference(one, other)
     noticeable = NOTICEABLE * max(abs(float(statistics.iqm(one))), abs(float(statistics.iqm(other))))
     error = float(difference.iqm.standard_error)
