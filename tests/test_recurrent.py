@@ -13,6 +13,8 @@ from ridgeline import components
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.calls import both
 from ridgeline.distributions import Categorical
+from ridgeline.estimators.gae import GAE
+from ridgeline.gradient_cloud import Settings, measure
 from ridgeline.population import Population
 from ridgeline.recurrent import GATES, STATES, Sequence, states_of
 from ridgeline.recurrent_policies import GRU, LSTM
@@ -279,6 +281,13 @@ def test_evaluation_forgets_where_an_episode_ends():
     population.forget(np.array([1, 6]))
     kept = population.state.flatten(0, 1).any(-1)
     assert kept.tolist() == [True, False, True, True, True, True, False, True] and env.num_rows == 8
+
+
+def test_the_cloud_refuses_a_memory():
+    env = ridgeline.make("memory", 1)
+    policy = SMALL["gru"].build(env.observation_space, env.action_space)
+    with pytest.raises(ValueError, match="the cloud is of policies without memory in environments of one agent"):
+        measure("memory", policy, SMALL["gru"], {"gae": GAE()}, Settings(4, 8), num_threads=1)
 
 
 @pytest.mark.slow

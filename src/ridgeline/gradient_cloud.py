@@ -270,6 +270,11 @@ class _Group:
 
     def __init__(self, env, policy, configuration, settings: Settings, estimators: Mapping[str, Any]):
         self.env, self.settings = env, settings
+        if getattr(policy, "recurrent", False) or env.num_agents > 1:
+            raise ValueError(
+                "the cloud is of policies without memory in environments of one agent; give it another policy or "
+                "environment"
+            )
         self.actor = actor_parameters(policy, unpack(env.observation_space, torch.as_tensor(env.observation[:1])))
         baseline = components.find("estimator", "monte_carlo")(gamma=1.0)
         self.acting = _Critic(self, policy, configuration, baseline)
@@ -281,11 +286,6 @@ class _Group:
             except ValueError as error:
                 self.refused[label] = str(error)
         population = self.acting.population
-        if population.recurrent or env.num_agents > 1:
-            raise ValueError(
-                "the cloud is of policies without memory in environments of one agent; give it another policy or "
-                "environment"
-            )
         spans = [
             np.arange(start, start + math.prod(shape))
             for start, shape in (population.shapes[name] for name in self.actor)
