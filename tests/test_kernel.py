@@ -443,7 +443,7 @@ BAD = {  # what is replaced in LINE, by what; the line that is named and what th
     "NaN reward": (STEP, "    return np.nan, False\n", ["step returned (nan, False); return (reward, terminated)"]),
     "no flag": (STEP, "    return 1.0, None\n", ["step returned (1.0, None)", "and True or False"]),
     "two types": ("    state.x = bounded", "    y = 'a' if action else 1.0\n    state.x = bounded", ["Cannot unify"]),
-    "bare helper": ("@compiled\n", "", ["Untyped global name 'bounded'", "decorated with @ridgeline.kernel.compiled"]),
+    "bare helper": ("@compiled\n", "", ["Untyped global name 'bounded'", "@compiled above def bounded"]),
     "inside a helper": ("return min(", "return float(str(int(x))) if x > 99 else min(", ["float(unicode_type)"]),
 }  # fmt: skip
 NO_LINE = {"missing function", "not a function", "State", "space", "first action", "limit", "statistics",

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "ridgeline"
 # From the first to the last; `folder/*` are files side by side, which never import each other; a folder whose files do
 # is named file by file.
 ORDER = """
-registration cache sources observations
+registration cache sources compile_errors observations
 state loops declarations rehearsal
 kernel levels ground order_book court rocket envs/* vector gymnasium_rows workers adapters/* environments
 canvas

@@ -12,10 +12,7 @@ and never hits for loops made by a closure; so the loops are written into a gene
 hash of every source that they are made of.
 """
 
-import linecache
-import re
 import sys
-import traceback
 import types
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ from ridgeline.cache import PREFIX, cache_directory, import_generated
 from ridgeline.declarations import Definition, NoParameters, changed, read, settings_class
 from ridgeline.loops import source
 from ridgeline.rehearsal import rehearse, sample_action
-from ridgeline.sources import SHARED, InvalidEnvironment, load_source, local_sources, plain, source_hash
+from ridgeline.sources import InvalidEnvironment, load_source, plain, source_hash
 from ridgeline.state import (
     COMPILE,
     compiled,
@@ -42,10 +39,9 @@ from ridgeline.state import (
 )
 
 __all__ = [
-    "COMPILE", "NO_LIMIT", "Definition", "InvalidEnvironment", "NoParameters", "compile_error", "compiled", "define",
-    "is_compile_error", "next_random", "plain", "random_integer", "sample_action", "seed_rows", "settings",
-    "sine_cosine", "standard_normal", "state_dtype", "uniform", "uniform_between", "with_parameters",
-    "without_autoreset",
+    "COMPILE", "NO_LIMIT", "Definition", "InvalidEnvironment", "NoParameters", "compiled", "define", "next_random",
+    "plain", "random_integer", "sample_action", "seed_rows", "settings", "sine_cosine", "standard_normal",
+    "state_dtype", "uniform", "uniform_between", "with_parameters", "without_autoreset",
 ]  # fmt: skip
 
 NO_LIMIT = 2**62
@@ -123,40 +119,3 @@ def with_parameters(definition: Definition, changes: dict[str, Any]) -> Definiti
 def settings(path: Path) -> type:
     """The class of the numbers that can be changed of the environment file at `path`, a NamedTuple with defaults."""
     return settings_class(load_source(path), path)
-
-
-def is_compile_error(error: Exception) -> bool:
-    """Whether an error arose in Numba while it compiled, and not in compiled code that ran."""
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
-    return type(error).__module__.startswith("numba") or Path(numba.__file__).parent in Path(last).parents
-
-
-def compile_error(error: Exception, path: Path) -> InvalidEnvironment:
-    """What Numba says of a user's function, cut down to the file, the line and the reason."""
-    text = str(error)
-    sources = set(local_sources(path)) - set(SHARED)
-    lines = [(Path(file).resolve(), int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', text)]
-    own = [(file, line) for file, line in lines if file in sources]
-    if isinstance(error, KeyError):  # all that Numba says of a field that is not there
-        name = re.compile(rf"\.{re.escape(str(error.args[0]))}\b")
-        own = [
-            (file, line)
-            for file in sorted(sources)
-            for line, code in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-            if name.search(code)
-        ]
-        text = f"{'observation' if own and _writes_part(own[0], name) else 'State'} has no field {error}"
-    place = f"{own[0][0]}:{own[0][1]}" if own else str(path)
-    code = f"\n    {linecache.getline(str(own[0][0]), own[0][1]).strip()}" if own else ""
-    skipped = ("Failed in", "During", "File", "-", "def ", "^", "This error", "Overload")
-    reasons = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(skipped)]
-    reason = " ".join(reasons[: 2 if reasons and reasons[0].endswith(":") else 1]).split(", defined at")[0]
-    return InvalidEnvironment(
-        f"{place}: cannot be compiled: {reason}{code}\n"
-        "    Use numbers, arrays, math and NumPy functions, and helpers decorated with @ridgeline.kernel.compiled; "
-        "RIDGELINE_COMPILE=0 runs the file as plain Python"
-    )
-
-
-def _writes_part(place: tuple[Path, int], name: re.Pattern) -> bool:
-    return bool(re.search(r"observation" + name.pattern, linecache.getline(str(place[0]), place[1])))

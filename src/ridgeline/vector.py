@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from ridgeline.compile_errors import compile_error, is_compile_error
 from ridgeline.kernel import (
     NO_LIMIT,
     Definition,
     InvalidEnvironment,
-    compile_error,
-    is_compile_error,
     seed_rows,
     with_parameters,
 )
