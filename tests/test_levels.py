@@ -1,5 +1,6 @@
 """Environments with generated levels: a level is its seed's alone, levels differ, every one can be solved."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ridgeline.vector import EVALUATION, CompiledEnv
 FOLDER = Path(ridgeline.kernel.__file__).with_name("envs")
 NAMES = ("maze", "runner", "chaser", "collector")
 OWN = {"random_state", "random_stream", "episode_return", "episode_length"}  # of the instance, not of the level
+
+KEYS = ("seen", "unseen", "gap")
 
 each_game = pytest.mark.parametrize("name", NAMES)
 each_difficulty = pytest.mark.parametrize("difficulty", [0, 1], ids=["easy", "hard"])
@@ -359,3 +362,18 @@ def test_levels_can_be_solved(name, difficulty):
 def test_500_levels_can_be_solved(name, difficulty):
     for first in range(0, 500, 50):
         assert not unsolved(name, difficulty, range(first, first + 50))
+
+
+# ------------------------------------------------------------------------------------------------------ generalisation
+
+
+def test_the_page_quotes_the_stored_figures():
+    root = Path(__file__).parents[1]
+    entries = json.loads((root / "benchmarks" / "generalisation.json").read_text(encoding="utf-8"))["entries"]
+    page = (root / "docs" / "procedural.md").read_text(encoding="utf-8")
+    assert entries
+    for entry in entries:
+        told = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in (entry[key] for key in KEYS)]
+        row = [f"`{entry['game']}`", str(entry["runs"]), f"{entry['steps']:,}", *told]
+        assert f"| {' | '.join(row)} |" in page
+        assert abs(entry["seen"][0] - entry["unseen"][0] - entry["gap"][0]) < 2e-4

@@ -20,10 +20,10 @@ from gymnasium import spaces
 from PIL import Image
 
 import ridgeline
-from ridgeline import loopback, watch_page
+from ridgeline import components, loopback, watch_page
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.distributions import Categorical, DiagonalGaussian, MultiCategorical
-from ridgeline.evaluation import Player
+from ridgeline.evaluation import Player, watch
 from ridgeline.film import FilmError
 from ridgeline.session import Trained, load
 from ridgeline.watch_page import Stage, describe_policy
@@ -248,3 +248,28 @@ def test_a_browser_shows_it_and_its_buttons_work(stage, tmp_path):
     ):  # fmt: skip
         assert expected in said[0], said[0]
     assert "error" not in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ridgeline.names())
+def test_every_environment_can_be_watched(name, tmp_path):
+    """An untrained policy in each: a film, the terminal, the page."""
+    env = ridgeline.make(name, 1)
+    policy = components.find("policy", components.default_policy(env.observation_space))()
+    module = policy.build(env.observation_space, env.action_space)
+    watch(module, environment=name, gif=tmp_path / "film.gif", max_frames=4)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.size[0] >= 100
+    out = io.StringIO()
+    out.isatty = lambda: True  # type: ignore[method-assign]
+    watch(module, environment=name, out=out, max_frames=2, frames_per_second=100)
+    assert "▀" in out.getvalue()
+    player = Player(Trained(policies=[module], trained_on=name), 0, False, 0)
+    stage = Stage(lambda seed: player, 0, None, name)
+    try:
+        stage.command({"step": True})
+        policy = stage.next_frame(-1)["policy"]
+        assert policy is None or "value" in policy
+        json.dumps(policy, allow_nan=False)
+    finally:
+        stage.close()
