@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -283,9 +284,8 @@ def start(*arguments) -> subprocess.Popen:
 
 
 def finished_runs(storage, study) -> dict[tuple[int, int], Run]:
-    ledger = Ledger(storage)
-    found = ledger.trials(ledger.study(study).study)
-    ledger.close()
+    with closing(Ledger(storage)) as ledger:
+        found = ledger.trials(ledger.study(study).study)
     return {(run.trial, run.seed): run for trial in found for run in trial.runs if run.state in ("finished", "pruned")}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,8 @@ def command(parsed: Parsed) -> tuple[dict[str, Any], int]:
     if num_workers < 1 or asked.lease <= 0:
         raise UsageError(f"workers = {num_workers}, lease = {asked.lease}; use numbers above 0")
     directory, storage, study = _find(parsed, num_workers)
-    ledger = Ledger(storage)
-    made = Plan(**ledger.study(study).specification)
-    ledger.close()
+    with closing(Ledger(storage)) as ledger:
+        made = Plan(**ledger.study(study).specification)
     workers = conduct.local(num_workers, directory) if asked.ray is None else ray_workers.on_ray(num_workers)
     progress = Progress(sys.stderr if asked.json else sys.stdout, made, asked.quiet)
     stop = Stop(progress)
@@ -74,9 +74,8 @@ def _find(parsed: Parsed, num_workers: int) -> tuple[Path, str, str]:
     if "://" not in asked.join:
         directory = Path(asked.join)
         return directory, *conduct.find(directory)
-    ledger = Ledger(asked.join)
-    open_ones = [one.name for one in ledger.studies() if one.kind == "sweep" and one.state == "running"]
-    ledger.close()
+    with closing(Ledger(asked.join)) as ledger:
+        open_ones = [one.name for one in ledger.studies() if one.kind == "sweep" and one.state == "running"]
     study = asked.study or (open_ones[0] if len(open_ones) == 1 else "")
     if not study:
         raise UsageError(f"--join {asked.join}: name one with --study; under way are {', '.join(open_ones) or 'none'}")

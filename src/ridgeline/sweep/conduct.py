@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,8 @@ def create(directory: Path, storage: str | None, name: str, plan: Plan) -> None:
         raise LedgerError(
             f"{directory} already holds a sweep; choose another --out, or go on with --resume {directory}"
         )
-    ledger = Ledger(storage or directory / LEDGER)
-    try:
+    with closing(Ledger(storage or directory / LEDGER)) as ledger:
         ledger.create_study(name, "sweep", vars(plan))
-    finally:
-        ledger.close()
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(directory / FILE, {"storage": storage, "study": name})
 
@@ -55,41 +53,43 @@ def conduct(
 
     Args: workers: makes those of an executor, with `check` and `stop`, from the arguments of `worker.work`.
     """
-    ledger = Ledger(storage)
-    name = f"{socket.gethostname()}:{os.getpid()}"
-    found = ledger.study(study)
-    plan = Plan(**found.specification)
-    planner = Planner(ledger, found.study, plan, components_of(plan, named), num_workers)
+    with closing(Ledger(storage)) as ledger:
+        plan = Plan(**ledger.study(study).specification)
+        planner = Planner(ledger, ledger.study(study).study, plan, components_of(plan, named), num_workers)
+        asked = {"storage": storage, "study": study, "named": named, "lease_seconds": lease_seconds}
+        over = _work(planner, lambda: workers(asked), progress, stop, lease_seconds)
+        trials = ledger.trials(planner.study)
+        document = outcome.document(trials, plan.cost) | {"environment": plan.environment, "finished": over}
+        document["workers"] = ledger.events(planner.study, "worker")
+        document["widened"] = [one["ranges"] for one in ledger.events(planner.study, "widened")]
+    checkpoint.write_json(directory / RESULT, document)
+    return trials
+
+
+def _work(
+    planner: Planner, workers: Callable[[], Any], progress: Progress, stop: Callable[[], Any], lease_seconds: float
+) -> bool:
+    """Let workers work until the sweep is over or `stop()`; whether it is over."""
+    ledger, study, name = planner.ledger, planner.study, f"{socket.gethostname()}:{os.getpid()}"
+    told: set[str] = set()
     hands = None
     try:
-        told: set[str] = set()
         if not (over := planner.step(name, lease_seconds)):
-            asked = {"storage": storage, "study": study, "named": named, "lease_seconds": lease_seconds}
-            hands = workers(asked)
-        while not over and not stop():
+            hands = workers()
+        while hands is not None and not over and not stop():
             time.sleep(LOOK)
-            assert hands is not None
             for dead in hands.check():
-                ledger.release(found.study, dead)
+                ledger.release(study, dead)
                 progress.message(f"a worker died; its runs begin anew elsewhere ({dead})")
             over = planner.step(name, lease_seconds)
-            trials = ledger.trials(found.study)
+            trials = ledger.trials(study)
             _tell(planner, trials, progress, told)
-            progress.update(trials, len(ledger.workers(found.study)))
-        if hands is not None:
-            hands.stop()
-        trials = ledger.trials(found.study)
-        _tell(planner, trials, progress, told)
-        document = outcome.document(trials, plan.cost) | {"environment": plan.environment, "finished": over}
-        document["workers"] = ledger.events(found.study, "worker")
-        document["widened"] = [one["ranges"] for one in ledger.events(found.study, "widened")]
-        checkpoint.write_json(directory / RESULT, document)
-        return trials
+            progress.update(trials, len(ledger.workers(study)))
+        return over
     finally:
         if hands is not None:
             hands.stop()
-        ledger.release(found.study, name)
-        ledger.close()
+        ledger.release(study, name)
 
 
 def _tell(planner: Planner, trials: list[Trial], progress: Progress, told: set[str]) -> None:
