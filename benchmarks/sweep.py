@@ -58,9 +58,10 @@ def trainings(count: int, folder: Path) -> float:
         f"{done} trainings of {STEPS:,} steps in {seconds:.1f} s on {available_cores()} cores: "
         f"{done * STEPS / seconds / 1e3:.0f} k steps/s; 1,000 would take {seconds / done * 1000 / 60:.2f} minutes"
     )
+    share = 1 - sum(worker["processor"] for worker in result["workers"]) / processor
     print(
         f"bookkeeping of the workers: {booking / (training + booking):.1%} of their time ({booking:.1f} s); "
-        f"processor seconds of everything but training: {1 - training / processor:.1%}, start-up included",
+        f"processor seconds of everything but training, start-up and suggestions included: {share:.1%}",
         flush=True,
     )
     return seconds / done

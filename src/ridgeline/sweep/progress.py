@@ -107,7 +107,8 @@ def front_table(trials: Sequence[Trial], plan: Plan) -> Any:
 
 def cells(one: Outcome) -> list[str]:
     """Trial, score, score on fresh seeds, steps, seconds."""
-    fresh = "" if one.fresh_score is None else f"{one.fresh_score:.5g} ± {one.fresh_error or 0:.2g}"
+    fresh = "" if one.fresh_score is None else f"{one.fresh_score:.5g}"
+    fresh += "" if one.fresh_error is None else f" ± {one.fresh_error:.2g}"
     return [str(one.trial), f"{one.score:.5g}", fresh, f"{one.steps:,.0f}", f"{one.seconds:.2f}"]
 
 

@@ -12,8 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ridgeline import run_directory
@@ -60,7 +60,8 @@ class Worker:
         self.shape: str | None = None
         self.evaluates = False  # whether what it took last was of candidates
         self.bookkeeping = 0.0  # seconds spent on the ledger
-        self.training = 0.0  # seconds spent on training
+        self.training = 0.0  # seconds of training
+        self.processor = 0.0  # processor seconds of it
 
     def run(self) -> None:
         """Work until the study is over."""
@@ -68,9 +69,7 @@ class Worker:
         threading.Thread(target=self._keep, args=(ended,), daemon=True).start()
         try:
             while not self.stop():
-                start = time.perf_counter()
                 self._fill()
-                self.bookkeeping += time.perf_counter() - start
                 if not self.trainer.active:
                     if self.planner.step(self.name, self.lease_seconds):
                         return
@@ -96,7 +95,9 @@ class Worker:
         count = (fresh or self.plan.places) - len(self.trainer.active)
         if not self.trainer.can_grow:
             count = min(count, len(self.trainer.free))
-        claims = self.ledger.claim(self.study, self.name, count, self.lease_seconds, self.shape) if count > 0 else []
+        with self._booking():
+            asked = (self.study, self.name, count, self.lease_seconds, self.shape)
+            claims = self.ledger.claim(*asked) if count > 0 else []
         if not claims:
             self.trainer.shrink()
             return
@@ -108,21 +109,28 @@ class Worker:
 
     def _train(self) -> None:
         """Iterate until a run is over, or for a beat; then report."""
-        start, over = time.perf_counter(), []
+        start, begin, over = time.perf_counter(), time.process_time(), []
         while not over and time.perf_counter() - start < BEAT:
             over = self.trainer.iterate()
-        middle = time.perf_counter()
+        self.training += time.perf_counter() - start
+        self.processor += time.process_time() - begin
         self._finish(over)
         if self.trainer.active:
-            points = self.trainer.take_points()
-            self.trainer.drop(self.ledger.extend(self.study, self.name, self.lease_seconds, points))
-        self.training += middle - start
-        self.bookkeeping += time.perf_counter() - middle
+            with self._booking():
+                held = self.ledger.extend(self.study, self.name, self.lease_seconds, self.trainer.take_points())
+            self.trainer.drop(held)
 
     def _finish(self, over: list[Run]) -> None:
         if over:
-            self.ledger.finish(self.study, self.name, over, self.trainer.take_points())
+            with self._booking():
+                self.ledger.finish(self.study, self.name, over, self.trainer.take_points())
             self.trainer.leave(over)
+
+    @contextmanager
+    def _booking(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.bookkeeping += time.perf_counter() - start
 
 
 def work(
@@ -137,7 +145,8 @@ def work(
     try:
         worker = Worker(ledger, study, name, named, lease_seconds, stop)
         worker.run()
-        seconds = {"training": worker.training, "bookkeeping": worker.bookkeeping}
+        names = ("training", "processor", "bookkeeping")
+        seconds = {one: float(getattr(worker, one)) for one in names}
         ledger.add_event(worker.study, "worker", {"name": name} | seconds)
         return seconds
     finally:
