@@ -12,7 +12,7 @@ DEMO_SETTINGS := --num-envs 512 --rollout-length 32 --num-epochs 1 --num-minibat
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[film,plot,mujoco,box2d,sweep,postgres] --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .[film,plot,mujoco,box2d,atari,pettingzoo,sweep,postgres] --group dev
 	touch $@
 
 # Four runs learn Breakout side by side; then they play on seeds never trained on, and the first of them is filmed.

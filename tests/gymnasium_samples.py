@@ -38,6 +38,13 @@ class Ends(gymnasium.Env):
         return self._observe(), 0.1 * self.count, ended and kind != 0, ended and kind != 1, {"step": self.count}
 
 
+class Fresh(Ends):
+    """Ends with a new array for each observation, as Gymnasium's own SyncVectorEnv needs it."""
+
+    def _observe(self):
+        return super()._observe().copy()
+
+
 class Echo(gymnasium.Env):
     """Observes the action that it got; refuses one outside of its space; terminates at step 4."""
 
@@ -150,19 +157,46 @@ class Counters(VectorEnv):
         return self._observe(), actions.astype(np.float64), nothing, truncated, info
 
 
-def next_step(num_envs, **keywords):
-    """A vector environment that spends a step on each reset."""
-    return Counters(num_envs, AutoresetMode.NEXT_STEP, **keywords)
-
-
 def same_step(num_envs, **keywords):
     """A vector environment that resets in the step that ends an episode."""
     return Counters(num_envs, AutoresetMode.SAME_STEP, **keywords)
 
 
-def disabled(num_envs, **keywords):
-    """A vector environment that never resets by itself."""
-    return Counters(num_envs, AutoresetMode.DISABLED, **keywords)
+class Parts(Ends):
+    """Ends, whose observation has every kind of part; `tuple`: as a Tuple."""
+
+    def __init__(self, tuple=False, image=False):
+        super().__init__()
+        self.parts = {
+            "image": spaces.Box(0, 255, (2, 3, 3), np.uint8),
+            "vector": spaces.Box(-1, 1, (2,), np.float64),
+            "discrete": spaces.Discrete(9, start=-2),
+            "multi_discrete": spaces.MultiDiscrete([9, 9], start=[1, 0]),
+            "multi_binary": spaces.MultiBinary(3),
+            "action_mask": spaces.Box(0, 1, (2,), np.int8),
+        }
+        self.tuple, self.image = tuple, image
+        space = spaces.Tuple(self.parts.values()) if tuple else spaces.Dict(self.parts)
+        self.observation_space = self.parts["image"] if image else space
+
+    def _observe(self):
+        count = int(self.count)
+        values = {
+            "image": np.arange(18, dtype=np.uint8).reshape(2, 3, 3) + np.uint8(count),
+            "vector": np.array([count / 10, super()._observe()[2]], np.float64),
+            "discrete": np.int64(count - 2),
+            "multi_discrete": np.array([1 + count, self.episode % 9]),
+            "multi_binary": np.array([count & 1, 1, count & 2 > 0], np.int8),
+            "action_mask": np.array([1, count & 1], np.int8),
+        }
+        assert all(self.parts[name].contains(value) for name, value in values.items())
+        return values["image"] if self.image else tuple(values.values()) if self.tuple else values
+
+
+def several(num_envs, mode, **keywords):
+    """A vector environment in the given autoreset mode: of Parts, or of Ends without keywords."""
+    single = (lambda: Parts(**keywords)) if keywords else Fresh
+    return gymnasium.vector.SyncVectorEnv([single] * num_envs, autoreset_mode=mode)
 
 
 def resetting_wrapper():

@@ -179,7 +179,7 @@ def test_flags_in_the_text_exist(page, here):
         mine = [file for file in own_files if f"def {components.METHODS[kind]}(" in Path(file).read_text("utf-8")]
         classes += [components.find(kind, name) for name in (*components.names(kind), *mine)]
     known = {field.name.replace("_", "-") for one in classes for field in dataclasses.fields(one)}
-    known |= {f"no-{name}" for name in known} | {"help"}
+    known |= {f"no-{name}" for name in known} | {"help", "no-deps"}  # the last is pip's
     said = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)(?![a-z.-])", page.read_text(encoding="utf-8")))
     assert not said - known
 

@@ -21,7 +21,9 @@ import ridgeline.adapters.gymnasium as adapter
 import ridgeline.workers
 from ridgeline.adapters.gymnasium import GymnasiumEnv
 from ridgeline.canvas import Canvas
+from ridgeline.environments import make
 from ridgeline.kernel import InvalidEnvironment
+from ridgeline.observations import unpack
 from ridgeline.vector import EVALUATION, TRAINING
 
 POSIX = os.name == "posix"
@@ -216,20 +218,70 @@ def vector_only(creator, **changes):
     return EnvSpec(f"Vector{creator}", vector_entry_point=f"gymnasium_samples:{creator}", **changes)
 
 
-@pytest.mark.parametrize("creator, mode", [
-    ("next_step", "runs in autoreset mode NEXT_STEP"),
-    ("disabled", "runs in autoreset mode DISABLED"),
-    ("Counters", "runs in autoreset mode None"),
-])  # fmt: skip
-def test_a_vector_environment_with_fake_steps_is_refused(creator, mode):
-    refusal = f"^Vector{creator} {mode}, which returns steps that are no transitions"
+def test_an_unknown_autoreset_mode_is_refused():
+    refusal = r"^VectorCounters runs in autoreset mode None; its metadata\['autoreset_mode'\] must be one of"
     with pytest.raises(InvalidEnvironment, match=refusal):
-        GymnasiumEnv(vector_only(creator), 2, 0)
+        GymnasiumEnv(vector_only("Counters"), 2, 0)
 
 
-def test_an_autoreset_wrapper_is_refused():
-    with pytest.raises(InvalidEnvironment, match=r"has Gymnasium's Autoreset wrapper.* no transitions"):
-        GymnasiumEnv(sample("resetting_wrapper"), 2, 0)
+def test_an_autoreset_wrapper_changes_nothing():
+    """The adapter resets in the step that ends an episode, before the wrapper would."""
+    env = GymnasiumEnv(sample("resetting_wrapper"), 2, 0, processes=1)
+    assert check_against_hand(env, gymnasium_samples.Ends, 21) == (2 * 2, 2 * 6)
+
+
+def transitions(env, steps):
+    """By row, its transitions (observation before, reward, flags, final observation, episode), and its actions."""
+    rows, actions = [[] for _ in range(env.num_rows)], [[] for _ in range(env.num_rows)]
+    num_waiting = 0
+    for action in actions_of(env, steps):
+        before = env.observation.copy()
+        step = env.step(action)
+        for row in range(env.num_rows):
+            if step.valid is not None and not step.valid[row]:
+                assert (step.reward[row], step.terminated[row], step.truncated[row]) == (0, False, False)
+                num_waiting += 1
+                continue
+            final = step.final_observation[step.final_row == row]
+            ended = step.episode[step.episode_row == row].tolist()
+            rows[row].append([before[row], step.reward[row], bool(step.terminated[row]), bool(step.truncated[row]),
+                              final.tolist(), ended])  # fmt: skip
+            actions[row].append(action[row])
+    return rows, actions, num_waiting
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+def test_every_autoreset_mode_gives_the_transitions_of_a_loop_by_hand(mode):
+    """Rows that only reset are no transitions; without them the three modes are the same."""
+    env = GymnasiumEnv(vector_only("several"), 2, [0, 3], parameters={"mode": mode})
+    first = [seed + row for run_seed in env.seeds for seed in env._row_seeds(run_seed)[:1] for row in range(2)]
+    rows, actions, num_waiting = transitions(env, 21)
+    for seed, seen, own in zip(first, rows, actions, strict=True):
+        hand = by_hand(gymnasium_samples.Ends, seed, own)
+        for t, (before, reward, terminated, truncated, final, ended) in enumerate(seen):
+            np.testing.assert_array_equal(before, hand[t][0])
+            assert [reward, terminated, truncated] == list(hand[t + 1][1:4])
+            assert final == ([] if hand[t + 1][4] is None else [hand[t + 1][4].tolist()])
+            assert ended == ([] if hand[t + 1][5] is None else [hand[t + 1][5]])
+    # episodes of 3, 5, 2, 3 and 5 steps with a step between them: four resets in 21 steps
+    assert num_waiting == (4 * 4 if mode == "NextStep" else 0)
+    assert (env.step(actions_of(env, 1)[0]).valid is not None) == (mode == "NextStep")
+
+
+def test_gymnasiums_own_vector_cartpole():
+    """It resets in the next step, as its metadata say."""
+    env = make("gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv", 3, 0)
+    rows, _, num_waiting = transitions(env, 100)
+    ended = [sum(len(one[5]) for one in row) for row in rows]
+    assert min(ended) > 1 and 0 <= sum(ended) - num_waiting <= 3
+    for row in rows:
+        lengths, count = [], 0
+        for one in row:
+            count += 1
+            if one[5]:
+                lengths.append(count)
+                assert one[5] == [[count, count]]
+                count = 0
 
 
 def test_a_vector_environment_that_resets_in_the_same_step_is_used_once_per_run():
@@ -263,14 +315,77 @@ def test_a_single_environment_is_preferred_to_a_vector_one():
 # --------------------------------------------------------------------------------------------------------------- spaces
 
 
+@pytest.mark.parametrize("processes, form", [(1, {}), (2, {}), (1, {"tuple": True}), (1, {"image": True})])
+def test_images_and_parts(processes, form):
+    """Every part as the author's, numbers from 0, in one record; an image alone stays an image."""
+    env = GymnasiumEnv(sample("Parts"), 2, 3, parameters=form, processes=processes)
+    check_parts(env, [by_hand_parts(seed, form, 12) for seed in env._row_seeds(3)], form, 12)
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "Disabled"])
+@pytest.mark.parametrize("form", [{"tuple": False}, {"tuple": True}, {"image": True}])
+def test_images_and_parts_of_vector_environments(form, mode):
+    env = GymnasiumEnv(vector_only("several"), 2, 3, parameters={"mode": mode, **form})
+    seed = env._row_seeds(3)[0]
+    check_parts(env, [by_hand_parts(seed + row, form, 12) for row in range(2)], form, 12)
+
+
+def by_hand_parts(seed, form, steps):
+    """The observation after each step, and what followed where it was truncated."""
+    env = gymnasium_samples.Parts(**form)
+    seen = [(env.reset(seed=seed)[0], None)]
+    for _ in range(steps):
+        observation, _, terminated, truncated, _ = env.step(0)
+        final = observation if truncated and not terminated else None
+        seen.append((env.reset()[0] if terminated or truncated else observation, final))
+    return seen
+
+
+def check_parts(env, rows, form, steps):
+    names = list(gymnasium_samples.Parts().parts if form.get("tuple") else gymnasium_samples.Parts().observation_space)
+    start = {"discrete": -2, "multi_discrete": [1, 0]}
+
+    def assert_same(ours, theirs):
+        if form.get("image"):
+            assert ours.dtype == np.uint8
+            np.testing.assert_array_equal(ours, theirs)
+            return
+        parts = unpack(env.observation_space, ours)
+        theirs = dict(zip(names, theirs, strict=True)) if form.get("tuple") else theirs
+        for name, (key, part) in zip(names, parts.items(), strict=True):
+            assert key == (str(names.index(name)) if form.get("tuple") else name)
+            expected = np.asarray(theirs[name]) - start.get(name, 0)
+            np.testing.assert_array_equal(part, expected.astype(part.dtype))
+            assert env.observation_space[key].contains(part if part.shape else part[()])
+        assert parts.get("vector", parts.get("1")).dtype == np.float32
+
+    num_final, step = 0, None
+    for t in range(steps + 1):
+        for row, seen in enumerate(rows):
+            assert_same(env.observation[row], seen[t][0])
+            if t and seen[t][1] is not None:
+                assert_same(step.final_observation[step.final_row.tolist().index(row)], seen[t][1])
+                num_final += 1
+        step = env.step(np.zeros(2, np.int64))
+    assert num_final >= 2
+    env.close()
+
+
+def test_a_number_alone_is_a_record_of_one_part():
+    env = make("FrozenLake-v1", 2, 0, processes=1)
+    assert env.observation_space == spaces.Dict({"0": spaces.Discrete(16)})
+    assert unpack(env.observation_space, env.observation)["0"].tolist() == [0, 0]
+    step = env.step(np.array([1, 2]))  # down or sideways: it is slippery
+    assert set(unpack(env.observation_space, step.observation)["0"].tolist()) <= {0, 1, 4}
+
+
 @pytest.mark.parametrize("space, told", [
-    (spaces.Dict({"a": spaces.Discrete(2)}), r"Dict\('a': Discrete\(2\)\)"),
-    (spaces.Box(0, 255, (8, 8, 3), np.uint8), r"Box\(0, 255, \(8, 8, 3\), uint8\)"),
-    (spaces.Discrete(4), r"Discrete\(4\)"),
+    (spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(2)})}), r"Dict\('a': Dict\('b': Discrete\(2\)\)\)"),
+    (spaces.Text(4), r"Text\(1, 4, .*\)"),
     (spaces.Box(0, 1, (), np.float32), r"Box\(0.0, 1.0, \(\), float32\)"),
 ])  # fmt: skip
 def test_other_observations_are_refused(space, told):
-    message = rf"^Space: observations are {told}; supported are vectors, a Box of shape \(n,\)"
+    message = rf"^Space: observations are {told}; supported are a Box, and a flat Dict or Tuple of Box, Discrete, "
     with pytest.raises(InvalidEnvironment, match=message):
         GymnasiumEnv(sample("Space"), 1, 0, parameters={"observation": space})
 

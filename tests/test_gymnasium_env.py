@@ -29,7 +29,7 @@ def run_python(code):
     folders = os.pathsep.join([str(FOLDER.parents[1]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True,
-        timeout=60, check=True,
+        timeout=300, check=True,
     )  # fmt: skip
     return done.stdout.strip()
 

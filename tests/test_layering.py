@@ -15,10 +15,13 @@ PACKAGE = ROOT / "src" / "ridgeline"
 # is named file by file.
 ORDER = """
 registration cache sources compile_errors observations
+translation
 state loops declarations rehearsal
 kernel levels ground order_book court rocket envs/* vector gymnasium_rows workers adapters/* environments
 canvas
-film gymnasium controls play new_environment
+film gymnasium
+pettingzoo
+controls play new_environment
 distributions normalize layers
 streams recurrent encoders
 policies recurrent_policies optimizers

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "ridgeline"
-FREE = ("adapters", "gymnasium_rows.py", "gymnasium.py")  # they, and docs/adapters.md, speak other people's language
+# They, and docs/adapters.md, speak other people's language.
+FREE = ("adapters", "gymnasium_rows.py", "gymnasium.py", "pettingzoo.py")
 FOREIGN = {"pi", "trunc"}  # attributes of math and NumPy
 
 # Each banned word, as a whole part of an identifier (`next_obs`, `ObsNorm`), and the reason.

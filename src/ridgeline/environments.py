@@ -1,8 +1,6 @@
 """Environments by name: `make` takes a built-in name, a file, a module or a Gymnasium name, and gives a VectorEnv."""
 
-import difflib
 import importlib
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +10,23 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from ridgeline.adapters import ale, dm_env, envpool, pettingzoo, procgen
 from ridgeline.adapters.gymnasium import GymnasiumEnv, install_hint
 from ridgeline.gymnasium_rows import describe
 from ridgeline.kernel import InvalidEnvironment, define
-from ridgeline.registration import FOLDER, gymnasium_ids, names
+from ridgeline.registration import FOLDER, did_you_mean, gymnasium_ids, names
 from ridgeline.vector import TRAINING, CompiledEnv, VectorEnv
 
 __all__ = ["make", "names", "resolve"]
+
+# What stands before the colon, and what finds the rest.
+_ADAPTERS = {
+    "ale": ale.specification,
+    "dm_control": dm_env.control_specification,
+    "envpool": envpool.specification,
+    "procgen": procgen.specification,
+}
+_IN_MODULES = {"dm_env": (dm_env.specification, ""), "pettingzoo": (pettingzoo.specification, "parallel_env")}
 
 
 def make(
@@ -52,8 +60,8 @@ def make(
 def resolve(environment: str | Path | ModuleType) -> Path | EnvSpec:
     """The file of a compiled environment, or the specification of a Gymnasium one.
 
-    In this order: a built-in name, a path that ends in .py, a module (its file); else a Gymnasium id, or "module:Id" or
-    "module:Class", which import the module (from the current folder too).
+    In this order: a built-in name, a path that ends in .py, a module (its file), an adapter's name as "ale:Breakout";
+    else a Gymnasium id, or "module:Id" or "module:Class", which import the module (from the current folder too).
 
     Raises: InvalidEnvironment with the nearest names.
     """
@@ -69,18 +77,44 @@ def resolve(environment: str | Path | ModuleType) -> Path | EnvSpec:
     if isinstance(environment, Path) or name.endswith(".py"):
         path = Path(environment)
         if not path.is_file():
-            raise InvalidEnvironment(f"{path}: no such file{_did_you_mean(path.name, _beside(path))}")
+            raise InvalidEnvironment(f"{path}: no such file{did_you_mean(path.name, _beside(path))}")
         return path
-    if ":" in name:
+    kind, colon, rest = name.partition(":")
+    if colon and kind in _ADAPTERS | _IN_MODULES:
+        return _adapted(kind, rest, name)
+    if colon:
         return _find_in_module(name)
     if name in gymnasium.registry:
         return gymnasium.registry[name]
     others = [id for id in gymnasium.registry if not id.startswith("ridgeline/")]
-    hint = _did_you_mean(name, [*names(), *others])
+    hint = did_you_mean(name, [*names(), *others])
     raise InvalidEnvironment(
         f"unknown environment {name!r}"
         + (hint or f"; built in are {', '.join(names())}; or give a Gymnasium id, a module:Class or a file.py")
     )
+
+
+def _adapted(kind: str, rest: str, name: str) -> EnvSpec:
+    try:
+        if kind in _ADAPTERS:
+            return _ADAPTERS[kind](rest, name)
+        specification, usual = _IN_MODULES[kind]
+        module_name, _, attribute = rest.partition(":")
+        module, attribute = (
+            _import(module_name, name, f": pip install {module_name.partition('.')[0]}"),
+            attribute or usual,
+        )
+        if not callable(getattr(module, attribute, None)):
+            callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            hint = did_you_mean(attribute, callables) or f"; it has {', '.join(callables) or 'nothing to call'}"
+            raise InvalidEnvironment(f"{name}: {module_name} has no {attribute!r}{hint}")
+        return specification(module_name, attribute, name)
+    except ModuleNotFoundError as error:
+        raise InvalidEnvironment(f"{name}: {install_hint(error)}") from error
+    except InvalidEnvironment:
+        raise
+    except Exception as error:
+        raise InvalidEnvironment(f"{name}: {describe(error)}") from error
 
 
 def _find_in_module(name: str) -> EnvSpec:
@@ -94,14 +128,14 @@ def _find_in_module(name: str) -> EnvSpec:
         own = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, kinds)]
         raise InvalidEnvironment(
             f"{name}: {module_name} registers no Gymnasium id {attribute!r} and has no such class"
-            + (_did_you_mean(attribute, own) or f"; it has {', '.join(own) or 'no environment'}")
+            + (did_you_mean(attribute, own) or f"; it has {', '.join(own) or 'no environment'}")
         )
     if isinstance(target, type) and issubclass(target, gymnasium.vector.VectorEnv):
         return EnvSpec(attribute, vector_entry_point=name)
     return EnvSpec(attribute, entry_point=name)
 
 
-def _import(module_name: str, name: str) -> ModuleType:
+def _import(module_name: str, name: str, mend: str = "") -> ModuleType:
     here = Path.cwd()
     first = here / module_name.partition(".")[0]
     if (first.is_dir() or first.with_suffix(".py").is_file()) and str(here) not in sys.path:
@@ -110,7 +144,7 @@ def _import(module_name: str, name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise InvalidEnvironment(f"{name}: no module {error.name!r}, installed or in this folder") from error
+            raise InvalidEnvironment(f"{name}: no module {error.name!r}, installed or in this folder{mend}") from error
         raise InvalidEnvironment(f"{name}: {install_hint(error)}") from error
     except Exception as error:
         raise InvalidEnvironment(f"{name}: importing {module_name} failed: {describe(error)}") from error
@@ -118,20 +152,3 @@ def _import(module_name: str, name: str) -> ModuleType:
 
 def _beside(path: Path) -> list[str]:
     return [file.name for file in path.parent.glob("*.py")]
-
-
-def _did_you_mean(name: str, candidates: list[str]) -> str:
-    """`; did you mean a, b?` of the nearest three; of a Gymnasium name its newest version only."""
-    nearest: dict[str, list[str]] = {}
-    for candidate in candidates:
-        nearest.setdefault(_plain(candidate), []).append(candidate)
-    found = []
-    for key in difflib.get_close_matches(_plain(name), nearest, n=3, cutoff=0.7):
-        built_in = [one for one in nearest[key] if not re.search(r"-v\d+$", one)]
-        versions = [one for one in nearest[key] if re.search(r"-v\d+$", one)]
-        found += built_in + sorted(versions, key=lambda one: int(one.rpartition("-v")[2]))[-1:]
-    return f"; did you mean {', '.join(found[:3])}?" if found else ""
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"-v\d+$", "", name).lower().replace("_", "").replace("-", "")

@@ -28,25 +28,23 @@ from ridgeline.canvas import Canvas
 from ridgeline.environments import resolve
 from ridgeline.film import terminal_frame
 from ridgeline.kernel import InvalidEnvironment, define, seed_rows, without_autoreset
-from ridgeline.observations import unpack
+from ridgeline.observations import is_packed, unpack
 from ridgeline.vector import TRAINING, CompiledEnv, Step
 
-_RENDER_MODES = ["rgb_array", "ansi"]
+RENDER_MODES = ["rgb_array", "ansi"]
 _TEXT_SIZE = (80, 24)  # characters of an "ansi" picture
 
 
-class _Instances:
+class Instances:
     """Instances of a compiled environment that are reset one by one."""
 
     def __init__(self, environment, num_envs: int, max_episode_steps: int | None, render_mode, parameters):
         path = resolve(environment)
         if not isinstance(path, Path):
             raise InvalidEnvironment(f"{environment} is no compiled environment; make it with gymnasium.make")
-        if render_mode not in (None, *_RENDER_MODES):
-            raise InvalidEnvironment(f"render_mode = {render_mode!r}; use None, {' or '.join(_RENDER_MODES)}")
+        if render_mode not in (None, *RENDER_MODES):
+            raise InvalidEnvironment(f"render_mode = {render_mode!r}; use None, {' or '.join(RENDER_MODES)}")
         self.definition = define(path, parameters=parameters)
-        if self.definition.num_agents > 1:
-            raise InvalidEnvironment(f"{environment} has {self.definition.num_agents} agents; Gymnasium's are of one")
         if max_episode_steps is not None:
             self.definition = self.definition._replace(max_episode_steps=max_episode_steps)
         self.env = CompiledEnv(without_autoreset(self.definition), num_envs, 0, TRAINING)
@@ -62,9 +60,10 @@ class _Instances:
         seed_rows(self.env.state[row : row + count], seed, TRAINING)
 
     def reset(self, rows: np.ndarray) -> np.ndarray:
-        """Begin an episode in `rows`; its first observations (n, *O)."""
-        state, observation = self.env.state[rows], self.env.observation[rows]
-        self.env.begin(state, observation)
+        """Begin an episode in `rows` (of several agents: in these worlds); its first observations (n, *O)."""
+        state, shape = self.env.state[rows], self.env.observation.shape[1:]
+        worlds = self.env.observation.reshape(-1, self.env.num_agents, *shape)
+        observation = self.env.begin(state, worlds[rows].reshape(-1, *shape))
         self.env.state[rows] = state
         self.ended[rows], self.began = False, True
         return observation
@@ -76,7 +75,7 @@ class _Instances:
         return step
 
     def _checked(self, action) -> np.ndarray:
-        space, shape = self.env.action_space, (self.env.num_envs, *(self.env.action_space.shape or ()))
+        space, shape = self.env.action_space, (self.env.num_rows, *(self.env.action_space.shape or ()))
         action = np.asarray(action)
         if action.shape != shape:
             raise ValueError(f"{self.env.name}: actions of shape {action.shape}; give {shape}")
@@ -89,9 +88,12 @@ class _Instances:
             raise ValueError(f"{self.env.name}: an action is not in {space}")
         return action.astype(np.int64)
 
-    def seen(self, observation: np.ndarray) -> Any:
-        """Observations as their space says: of a Dict, views of the parts."""
-        return unpack(self.env.observation_space, observation)
+    def shown(self, observation: np.ndarray, one: bool = True) -> Any:
+        """Stored observations as Gymnasium's: of a Dict its parts by name, numbers of `one` row as NumPy scalars."""
+        if not is_packed(self.env.observation_space):
+            return observation
+        parts = unpack(self.env.observation_space, observation)
+        return {key: part[()] if one else part for key, part in parts.items()}
 
     def picture(self, row: int) -> Any:
         """The frame of one instance: an array (H, W, 3), or text with colours; None without a render_mode."""
@@ -104,6 +106,18 @@ class _Instances:
         return canvas.pixels() if self.render_mode == "rgb_array" else terminal_frame(canvas.pixels(), *_TEXT_SIZE)
 
 
+def single_agent(*arguments) -> Instances:
+    """Instances of one agent each; InvalidEnvironment where they have more."""
+    instances = Instances(*arguments)
+    if instances.env.num_agents > 1:
+        name = instances.env.name
+        raise InvalidEnvironment(
+            f"{name} has {instances.env.num_agents} agents; Gymnasium's are of one: use "
+            f"ridgeline.pettingzoo.parallel_env({name!r})"
+        )
+    return instances
+
+
 class SingleEnv(gymnasium.Env):
     """One instance of a compiled environment.
 
@@ -114,7 +128,7 @@ class SingleEnv(gymnasium.Env):
         parameters: changes of the environment's Parameters, by name.
     """
 
-    metadata = {"render_modes": _RENDER_MODES, "render_fps": 30}  # noqa: RUF012
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 30}  # noqa: RUF012
 
     def __init__(
         self,
@@ -123,7 +137,7 @@ class SingleEnv(gymnasium.Env):
         max_episode_steps: int | None = None,
         **parameters: float,
     ):
-        self._instances = _Instances(environment, 1, max_episode_steps, render_mode, parameters)
+        self._instances = single_agent(environment, 1, max_episode_steps, render_mode, parameters)
         env = self._instances.env
         self.observation_space, self.action_space = env.observation_space, env.action_space
         self.render_mode = render_mode
@@ -134,14 +148,14 @@ class SingleEnv(gymnasium.Env):
         super().reset(seed=seed)
         if seed is not None:
             self._instances.seed(0, 1, seed)
-        return self._instances.seen(self._instances.reset(np.arange(1))[0]), {}
+        return self._instances.shown(self._instances.reset(np.arange(1))[0]), {}
 
     def step(self, action):
         if self._instances.ended[0]:
             raise ResetNeeded(f"{self._instances.env.name}: the episode has ended; call reset()")
         step = self._instances.step(np.asarray(action)[np.newaxis])
-        seen = self._instances.seen(step.observation[0])
-        return seen, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
+        observation = self._instances.shown(step.observation[0])
+        return observation, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
 
     def render(self):
         return self._instances.picture(0)
@@ -158,7 +172,7 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
         autoreset_mode: NEXT_STEP, as most of Gymnasium's; SAME_STEP, where every step is a transition; or DISABLED.
     """
 
-    metadata = {"render_modes": _RENDER_MODES, "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 30, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self,
@@ -169,7 +183,7 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **parameters: float,
     ):
-        self._instances = _Instances(environment, num_envs, max_episode_steps, render_mode, parameters)
+        self._instances = single_agent(environment, num_envs, max_episode_steps, render_mode, parameters)
         env = self._instances.env
         self.num_envs, self.render_mode = num_envs, render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -201,7 +215,7 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
         observation = instances.env.observation.copy()  # the one before is the caller's
         observation[mask] = instances.reset(np.flatnonzero(mask))
         instances.env.observation = observation
-        return instances.seen(observation), {}
+        return instances.shown(observation, one=False), {}
 
     def step(self, actions):
         instances = self._instances
@@ -219,10 +233,10 @@ class InstancesEnv(gymnasium.vector.VectorEnv):
             ended = instances.ended.copy()
             final = np.full(self.num_envs, None, dtype=object)
             for row in np.flatnonzero(ended):
-                final[row] = instances.seen(step.observation[row].copy())
+                final[row] = instances.shown(step.observation[row].copy())
             infos = {"final_obs": final, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
             step.observation[ended] = instances.reset(np.flatnonzero(ended))
-        return instances.seen(step.observation), reward, terminated, truncated, infos
+        return instances.shown(step.observation, one=False), reward, terminated, truncated, infos
 
     def render(self):
         frames = [self._instances.picture(row) for row in range(self.num_envs)]

@@ -7,9 +7,11 @@ not imported the package, the id "ridgeline:ridgeline/Breakout-v0" makes Gymnasi
 Nothing here imports NumPy or Numba, and no environment is loaded or compiled.
 """
 
+import difflib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "envs"
@@ -70,3 +72,20 @@ def register_when_imported() -> None:
         register()
     elif not any(type(finder).__name__ == "_WhenImported" for finder in sys.meta_path):
         sys.meta_path.insert(0, _WhenImported())  # type: ignore[arg-type]
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean a, b?` of the nearest three; of a Gymnasium name its newest version only."""
+    nearest: dict[str, list[str]] = {}
+    for candidate in candidates:
+        nearest.setdefault(_plain(candidate), []).append(candidate)
+    found = []
+    for key in difflib.get_close_matches(_plain(name), nearest, n=3, cutoff=0.7):
+        built_in = [one for one in nearest[key] if not re.search(r"-v\d+$", one)]
+        versions = [one for one in nearest[key] if re.search(r"-v\d+$", one)]
+        found += built_in + sorted(versions, key=lambda one: int(one.rpartition("-v")[2]))[-1:]
+    return f"; did you mean {', '.join(found[:3])}?" if found else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"-v\d+$", "", name).lower().replace("_", "").replace("-", "")

@@ -2,11 +2,11 @@
 
 Rows are stepped by Gymnasium's own SyncVectorEnv in same-step autoreset mode: in this process, or in one worker process
 per core, each with a SyncVectorEnv of its share of the rows, where that is faster. The data are the same, bit for bit.
-An environment that is registered with a `vector_entry_point` only is used as it is, one for each run, if it resets in
-the same step; the other autoreset modes return steps that are no transitions, and are refused.
+An environment that is registered with a `vector_entry_point` only is used as it is, one for each run, in whichever
+autoreset mode its metadata names: in NEXT_STEP the steps that only reset are rows without a transition (`Step.valid`),
+in DISABLED the adapter resets what has ended.
 
-Observations are vectors, given as float32. Actions are Discrete, MultiDiscrete, MultiBinary (as MultiDiscrete of twos)
-or Box (as a vector of float32, cast to the environment's type); the spaces shown start at 0 and are flat.
+Spaces are shown as `translation` says: float32 vectors, uint8 images, records of several parts; actions flat, from 0.
 
 Differs: Gymnasium's AsyncVectorEnv has one process per row, and a population has R x N rows. With 32 rows of
 HumanoidStandup-v5 on two cores it is 1.1 to 1.2 times as fast as SyncVectorEnv, one process per core 1.7 times
@@ -27,17 +27,21 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import Autoreset
 
-from ridgeline.gymnasium_rows import Row, RowFailed, Rows, as_float32, describe, make_rows, one_line, pickled_rows
+from ridgeline.gymnasium_rows import MODES, Row, RowFailed, Rows, describe, make_rows, one_line, pickled_rows
 from ridgeline.kernel import InvalidEnvironment
+from ridgeline.translation import Observations, UnsupportedSpace, actions
 from ridgeline.vector import TRAINING, Step, VectorEnv, as_seeds
 from ridgeline.workers import WorkerError, Workers
 
+_PACKAGES = {  # what to install for a module, where it is not of the same name
+    "ale_py": "ale-py",
+    "dm_env": "dm-env",
+    "procgen": "imageio cffi && pip install --no-deps procgen2 gym3 'gym<0.27' gym-notices",
+}
 WORTH = 0.6e-3  # seconds of work in a step of all rows that pay for one process (measured on two cores)
 
 
@@ -83,23 +87,25 @@ class GymnasiumEnv(VectorEnv):
         self._render = render
         self._parts: list[Rows] = []  # the rows in this process, or else
         self._workers: Workers | None = None
+        self._may_wait = False  # whether there are rows without a transition
         self._slices: list[tuple[int, int]] = []  # first row, and last + 1, of each part or worker
         if spec.entry_point is None:
             self._make_custom(spec, dict(parameters or {}))
         else:
             self._make_instances(spec, dict(parameters or {}), processes)
         rows = self.num_rows
-        self._own_observation = np.zeros((rows, *self.observation_space.shape), np.float32)
+        shape, dtype = self._stored
+        self._own_observation = np.zeros((rows, *shape), dtype)
         self._reward = np.zeros(rows)
         self._terminated, self._truncated = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
         self._return, self._length = np.zeros(rows), np.zeros(rows)
+        self._valid = np.ones(rows, np.bool_)
         self._reset()
 
     def _make_instances(self, spec: EnvSpec, parameters: dict[str, Any], processes: int | None) -> None:
         probe = self._try(Row, spec, parameters, 0)
         try:
-            _refuse_autoreset_wrapper(probe, self.name)
-            self._declare(probe.env.observation_space, probe.env.action_space, probe.unwrapped)
+            self._declare(probe.translate, probe.env.action_space, probe.unwrapped)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of parameters that cannot be copied
                 limited = probe.spec
@@ -129,26 +135,37 @@ class GymnasiumEnv(VectorEnv):
 
     def _make_custom(self, spec: EnvSpec, parameters: dict[str, Any]) -> None:
         """One vector environment of the author's for each run, so that a run does not depend on the others."""
-        parameters = {**spec.kwargs, **parameters, "num_envs": self.num_envs}
+        own = dict(spec.kwargs)
+        renders = own.pop("renders", False)  # whether it takes render_mode
+        parameters = {**own, **parameters, "num_envs": self.num_envs}
         if spec.max_episode_steps is not None:
             parameters.setdefault("max_episode_steps", spec.max_episode_steps)
         self.max_episode_steps = parameters.get("max_episode_steps")
-        self._render = False
+        self._render = self._render and renders
+        if self._render:
+            parameters["render_mode"] = "rgb_array"
         author: Any = spec.vector_entry_point
         creator = self._try(load_env_creator, author) if isinstance(author, str) else author
         for run in range(len(self.seeds)):
             env = self._try(creator, **parameters)
-            self._parts.append(Rows(env, own_seeds=False))
-            self._slices.append((run * self.num_envs, (run + 1) * self.num_envs))
             mode = env.metadata.get("autoreset_mode")
-            if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value):
-                self.close()
-                raise _fake_steps(f"{self.name} runs in autoreset mode {getattr(mode, 'name', mode)}")
-            self._declare(env.single_observation_space, env.single_action_space, env)
+            if mode not in MODES:
+                raise InvalidEnvironment(
+                    f"{self.name} runs in autoreset mode {mode}; its metadata['autoreset_mode'] must be one of "
+                    "gymnasium.vector.AutoresetMode"
+                )
+            translate = self._try(Observations, env.single_observation_space)
+            self._parts.append(Rows(env, MODES[mode], translate))
+            self.num_agents = env.metadata.get("num_agents", 1)
+            self._may_wait = self.num_agents > 1 or MODES[mode] == AutoresetMode.NEXT_STEP
+            self._slices.append((run * self.rows_per_run, (run + 1) * self.rows_per_run))
+            self.frames_per_second = float(env.metadata.get("render_fps") or self.frames_per_second)
+            self._declare(translate, env.single_action_space, env)
 
-    def _declare(self, observation_space, action_space, author: Any) -> None:
-        self.observation_space = _vector_space(observation_space, self.name)
-        self.action_space, self._send = _actions(action_space, self.name)
+    def _declare(self, translate: Observations, action_space, author: Any) -> None:
+        self.observation_space, self._stored = translate.space, (translate.shape, translate.dtype)
+        self.action_space, self._send = self._try(actions, action_space)
+        author = getattr(author, "author", author)  # of an adapter, what it adapts
         source = f"gymnasium {self.name} {type(author).__module__}.{type(author).__qualname__}".encode()
         try:
             source += Path(inspect.getfile(type(author))).read_bytes()
@@ -166,9 +183,9 @@ class GymnasiumEnv(VectorEnv):
         self._length[:] = 0
 
     def _row_seeds(self, run_seed: int) -> list[int]:
-        """One seed per instance, below 2**31: environments written in C take these too."""
+        """One seed per row, below 2**31: environments written in C take these too."""
         sequence = np.random.SeedSequence(run_seed, spawn_key=(self.purpose, self._generation))
-        return (sequence.generate_state(self.num_envs, np.uint32) >> 1).tolist()
+        return (sequence.generate_state(self.rows_per_run, np.uint32) >> 1).tolist()
 
     def step(self, action: np.ndarray, out: np.ndarray | None = None) -> Step:
         observation = self._own_observation if out is None else out
@@ -178,11 +195,12 @@ class GymnasiumEnv(VectorEnv):
         for (start, stop), result in zip(self._slices, results, strict=True):
             observation[start:stop], self._reward[start:stop] = result[0], result[1]
             self._terminated[start:stop], self._truncated[start:stop] = result[2], result[3]
+            self._valid[start:stop] = result[6]
             final_row.append(result[4] + start)
             final_observation.append(result[5])
         self.observation = observation
         self._return += self._reward
-        self._length += 1
+        self._length += self._valid
         ended = np.flatnonzero(self._terminated | self._truncated)
         episode = np.stack([self._return[ended], self._length[ended]], axis=1)
         self._return[ended] = 0
@@ -190,6 +208,7 @@ class GymnasiumEnv(VectorEnv):
         return Step(
             observation, self._reward, self._terminated, self._truncated,
             np.concatenate(final_row), np.concatenate(final_observation), ended, episode,
+            self._valid if self._may_wait else None,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -200,7 +219,7 @@ class GymnasiumEnv(VectorEnv):
         self._reset()
 
     def restart(self, run: int, seed: int) -> None:
-        first, stop = run * self.num_envs, (run + 1) * self.num_envs
+        first, stop = run * self.rows_per_run, (run + 1) * self.rows_per_run
         seeds: list[int | None] = [None] * self.num_rows
         seeds[first:stop] = self._row_seeds(seed)
         results = self._call("restart", [(seeds[start:end],) for start, end in self._slices])
@@ -210,7 +229,10 @@ class GymnasiumEnv(VectorEnv):
         self.seeds = (*self.seeds[:run], *as_seeds(seed), *self.seeds[run + 1 :])
 
     def draw(self, row: int, canvas: Any) -> bool:
-        frame = self._call("render", [(row,)])[0] if self._render else None
+        frame = _seen(self.observation[row])
+        if self._render:
+            part, (start, _) = next(pair for pair in zip(self._parts, self._slices, strict=True) if row < pair[1][1])
+            frame = self._try(part.render, row - start)
         if frame is None:
             return False
         canvas.image(np.asarray(frame))
@@ -247,14 +269,26 @@ class GymnasiumEnv(VectorEnv):
             cause = error.__cause__ if isinstance(error, RowFailed) and error.__cause__ else error
             if isinstance(cause, ImportError | DependencyNotInstalled):
                 raise InvalidEnvironment(f"{self.name}: {install_hint(cause)}") from cause
+            if isinstance(cause, UnsupportedSpace | InvalidEnvironment):
+                raise InvalidEnvironment(f"{self.name}: {cause}") from cause
             place = f", {error}" if cause is not error else f": {describe(error)}"
             raise InvalidEnvironment(self.name + place) from cause
+
+
+def _seen(observation: np.ndarray) -> np.ndarray | None:
+    """An image observation as a picture: its newest frame where the channels are frames; None of anything else."""
+    if observation.dtype != np.uint8 or observation.ndim != 3:
+        return None
+    if observation.shape[0] < observation.shape[2]:  # channels first
+        observation = observation.transpose(1, 2, 0)
+    return observation if observation.shape[2] == 3 else np.repeat(observation[:, :, -1:], 3, axis=2)
 
 
 def install_hint(error: BaseException) -> str:
     """What to type for a missing package: Gymnasium's own advice, Ridgeline's extra, or the module's name."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"the module {error.name!r} is missing: pip install {error.name.partition('.')[0]}"
+        package = error.name.partition(".")[0]
+        return f"the module {error.name!r} is missing: pip install {_PACKAGES.get(package, package)}"
     text = one_line(error)
     if "gymnasium[mujoco]" in text:
         return "MuJoCo is missing: pip install 'ridgeline[mujoco]'"
@@ -262,72 +296,11 @@ def install_hint(error: BaseException) -> str:
     return f"{text.partition(' is not installed')[0]} is missing: {' && '.join(commands)}" if commands else text
 
 
-def _vector_space(space: spaces.Space, name: str) -> spaces.Box:
-    """The observation space in float32; the environments keep their own."""
-    shape = space.shape or ()
-    if not isinstance(space, spaces.Box) or len(shape) != 1 or 0 in shape or space.dtype.kind not in "fiub":
-        raise InvalidEnvironment(
-            f"{name}: observations are {_short(space)}; supported are vectors, a Box of shape (n,) "
-            "(a wrapper such as gymnasium.wrappers.FlattenObservation makes one)"
-        )
-    return spaces.Box(as_float32(space.low), as_float32(space.high), dtype=np.float32)
-
-
-def _actions(space: spaces.Space, name: str) -> tuple[spaces.Space, Callable[[np.ndarray], np.ndarray]]:
-    """The action space that a policy sees, flat and from 0, and the function from its actions to the environment's."""
-    if isinstance(space, spaces.Discrete):
-        return spaces.Discrete(int(space.n)), lambda action: (action + space.start).astype(space.dtype)
-    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
-        discrete = isinstance(space, spaces.MultiDiscrete)
-        counts = space.nvec.ravel() if discrete else np.full(int(np.prod(space.shape)), 2)
-        start = space.start if discrete else 0
-
-        def shifted(action: np.ndarray) -> np.ndarray:
-            return (action.reshape(-1, *space.shape) + start).astype(space.dtype)
-
-        return spaces.MultiDiscrete(counts), shifted
-    if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
-        raise InvalidEnvironment(
-            f"{name}: actions are {_short(space)}; supported are Discrete, MultiDiscrete, MultiBinary and a Box of "
-            "floating-point numbers"
-        )
-    # Bounds are rounded inwards: what lies within them in float32 then does in float64.
-    low, high = as_float32(space.low), as_float32(space.high)
-    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low).ravel()
-    high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high).ravel()
-    neutral = np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
-
-    def send(action: np.ndarray) -> np.ndarray:
-        action = action.reshape(-1, *space.shape).astype(space.dtype)
-        # A run whose parameters have become NaN must not stop the others in an environment that refuses NaN.
-        return action if np.isfinite(action).all() else np.where(np.isfinite(action), action, neutral)
-
-    return spaces.Box(low, high, dtype=np.float32), send
-
-
-def _short(space: spaces.Space) -> str:
-    return " ".join(str(space).split())[:200]
-
-
 def _close(part: Any) -> None:
     try:
         part.close()
     except Exception:
         pass  # the data are in; a window that does not close is no reason to lose them
-
-
-def _refuse_autoreset_wrapper(env: gymnasium.Env, name: str) -> None:
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, Autoreset):
-            raise _fake_steps(f"{name} has Gymnasium's Autoreset wrapper")
-        env = env.env
-
-
-def _fake_steps(what: str) -> InvalidEnvironment:
-    return InvalidEnvironment(
-        f"{what}, which returns steps that are no transitions; "
-        "register an entry_point of a single environment without it, or use AutoresetMode.SAME_STEP"
-    )
 
 
 def _faster_processes(probe: gymnasium.Env, rows: int) -> int:
