@@ -75,9 +75,12 @@ class _Parallel:
             "is_parallelizable": True,
         }  # fmt: skip
         self.observation_spaces = dict.fromkeys(self.possible_agents, env.observation_space)
-        several = isinstance(env.action_space, spaces.MultiDiscrete)
-        own = _Parts(env.action_space.nvec) if several else env.action_space
-        self.action_spaces = {agent: deepcopy(own) for agent in self.possible_agents}  # each samples from its own
+        own = env.action_space
+        if isinstance(own, spaces.MultiDiscrete):
+            own = _Parts(own.nvec)
+        self.action_spaces: dict[str, spaces.Space] = {
+            agent: deepcopy(own) for agent in self.possible_agents
+        }  # each samples from its own
 
     def observation_space(self, agent: str) -> spaces.Space:
         return self.observation_spaces[agent]
