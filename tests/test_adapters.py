@@ -183,6 +183,7 @@ def test_names_of_games():
 
 
 @needs("envpool")
+@pytest.mark.filterwarnings("ignore:.*precision lowered by casting")
 def test_envpool():
     first, _, _ = check_repeats("envpool:CartPole-v1", 40)
     ended, valid = np.stack([step[2] for step in first]), np.stack([step[8] for step in first])

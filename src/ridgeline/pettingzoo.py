@@ -74,7 +74,7 @@ class _Parallel:
             "name": env.name, "render_modes": RENDER_MODES, "render_fps": env.frames_per_second,
             "is_parallelizable": True,
         }  # fmt: skip
-        self.observation_spaces = dict.fromkeys(self.possible_agents, env.observation_space)
+        self.observation_spaces: dict[str, Any] = dict.fromkeys(self.possible_agents, env.observation_space)
         own = env.action_space
         if isinstance(own, spaces.MultiDiscrete):
             own = _Parts(own.nvec)
