@@ -17,7 +17,7 @@ from ridgeline.environments import make, resolve
 from ridgeline.kernel import InvalidEnvironment, define
 from ridgeline.observations import unpack
 from ridgeline.registration import gymnasium_ids
-from ridgeline.vector import EVALUATION
+from ridgeline.vector import EVALUATION, TRAINING
 
 OLD = "ignore:The old environment creation API:DeprecationWarning"  # what PettingZoo's own modules import
 
@@ -33,33 +33,35 @@ def message(name, **keywords):
     return str(caught.value)
 
 
-def play(env, steps, seed=0):
-    """What each of `steps` random steps gave, copied."""
+def play(env, steps, seed=0, actions=None):
+    """What each of `steps` random steps gave, copied, and the actions; or of the last rows of these actions."""
     env.action_space.seed(seed)
     seen = []
-    for _ in range(steps):
-        step = env.step(np.stack([env.action_space.sample() for _ in range(env.num_rows)]))
-        seen.append([None if field is None else field.copy() for field in step])
+    for t in range(steps):
+        random = [env.action_space.sample() for _ in range(env.num_rows)]
+        action = np.stack(random) if actions is None else actions[t][-env.num_rows :]
+        seen.append([None if field is None else field.copy() for field in env.step(action)] + [action])
     return seen
 
 
 def check_repeats(name, steps, **parameters):
-    """Seeds decide; a run does not depend on the others; evaluation plays other episodes."""
-    env = make(name, 2, [3, 4], parameters=parameters)
-    assert env.observation.shape == (env.num_rows, *env.observation.shape[1:])
-    first, start = play(env, steps), env.observation.copy()
-    env.close()
-    again = make(name, 2, [3, 4], parameters=parameters)
-    for ours, theirs in zip(first, play(again, steps), strict=True):
-        for one, other in zip(ours[:8], theirs[:8], strict=True):
-            np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(again.observation, start)
-    again.close()
-    alone, evaluation = make(name, 2, 4, parameters=parameters), make(name, 2, 4, EVALUATION, parameters=parameters)
-    half = alone.num_rows
-    starts = make(name, 2, [3, 4], parameters=parameters).observation
-    np.testing.assert_array_equal(alone.observation, starts[half:])
-    return first, evaluation.observation, alone.observation
+    """Seeds decide; a run does not depend on the others; evaluation plays other episodes. What the steps gave, and the
+    starts of evaluation and of training."""
+
+    def start(seed, purpose=TRAINING):
+        env = make(name, 2, seed, purpose, parameters)
+        return env, env.observation.copy()
+
+    (env, first), (alone, own), (evaluation, other) = start([3, 4]), start(4), start(4, EVALUATION)
+    np.testing.assert_array_equal(own, first[alone.num_rows :])
+    seen = play(env, steps)
+    half = [slice(alone.num_rows, None)] * 4
+    for ours, theirs in zip(play(alone, steps, actions=[step[-1] for step in seen]), seen, strict=True):
+        for one, both, rows in zip(ours, theirs, half, strict=False):
+            np.testing.assert_array_equal(one, both[rows])
+    for one in (env, alone, evaluation):
+        one.close()
+    return seen, other, own
 
 
 # ----------------------------------------------------------------------------------------------------------- PettingZoo
@@ -142,13 +144,18 @@ def test_butterfly(name):
 @needs("ale_py")
 @pytest.mark.parametrize("game, actions", [("Breakout", 4), ("Pong", 6)])
 def test_atari(game, actions):
-    first, _, _ = check_repeats(f"ale:{game}", 12)
-    assert first[0][0].shape == (4, 4, 84, 84) and first[0][0].dtype == np.uint8
-    assert first[0][8] is None  # every row of every step is a transition
-    assert make(f"ale:{game}", 1, 0).action_space == spaces.Discrete(actions)
     env, canvas = make(f"ale:{game}", 1, 0), Canvas(84, 84)
+    assert env.action_space == spaces.Discrete(actions)
     assert env.draw(0, canvas)
     np.testing.assert_array_equal(canvas.pixels()[..., 0], env.observation[0, 3])
+
+
+@needs("ale_py")
+def test_ataris_seeds():
+    first, evaluation, training = check_repeats("ale:Breakout", 8)
+    assert first[0][0].shape == (4, 4, 84, 84) and first[0][0].dtype == np.uint8
+    assert first[0][8] is None  # every row of every step is a transition
+    assert not np.array_equal(evaluation, training)
 
 
 @needs("ale_py")
@@ -210,7 +217,7 @@ def test_procgens_names_and_how_to_install_it(monkeypatch):
 @pytest.mark.parametrize("name, package, line", [
     ("ale:Pong", "ale_py", "pip install ale-py"),
     ("envpool:Pong-v5", "envpool", "pip install envpool"),
-    ("dm_control:cartpole-swingup", "dm_control", "pip install dm_control"),
+    ("dm_control:cartpole-swingup", "dm_control", "pip install dm_control 'mujoco<4'"),
 ])  # fmt: skip
 def test_a_missing_package_gives_the_line_that_mends_it(name, package, line, monkeypatch):
     class Missing:

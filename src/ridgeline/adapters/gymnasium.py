@@ -39,6 +39,7 @@ from ridgeline.workers import WorkerError, Workers
 
 _PACKAGES = {  # what to install for a module, where it is not of the same name
     "ale_py": "ale-py",
+    "dm_control": "dm_control 'mujoco<4'",
     "dm_env": "dm-env",
     "procgen": "imageio cffi && pip install --no-deps procgen2 gym3 'gym<0.27' gym-notices",
 }
