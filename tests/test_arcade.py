@@ -80,6 +80,7 @@ def closed_path(size):
     return action
 
 
+@pytest.mark.slow
 def test_snake_optimum_fills_the_world():
     env, path = make("snake", 8, 0), closed_path(8)
     total, length = np.full(8, np.nan), np.zeros(8)
@@ -176,6 +177,7 @@ def best_plan(x, velocity, length, throw=8):
     return value[0, 0], plan
 
 
+@pytest.mark.slow
 def test_freeway_optimum_is_reached():
     """The plan that dynamic programming finds from the cars alone earns in the game exactly what it foretells."""
     env = make("freeway", 4, 0)
@@ -263,6 +265,7 @@ class Gunner:
         return hits[abs(hits - state.x).argmin()] if len(hits) else 48 + state.x % 2
 
 
+@pytest.mark.slow
 def test_space_invaders_optimum():
     env = make("space_invaders", 6, 0)
     player, returns = Gunner(env), np.full(6, np.nan)

@@ -210,7 +210,7 @@ def test_a_field_may_not_take_the_name_of_an_option(tmp_path):
     ("line", "words"),
     [
         ("trian cartpole", "unknown command 'trian'; did you mean train?"),
-        ("frobnicate", "unknown command 'frobnicate'; there are train, evaluate,"),
+        ("frobnicate", "unknown command 'frobnicate'; there are train, play,"),
         ("train", "name an environment: ridgeline train ENV; ridgeline list shows them"),
         ("bench train", "name an environment: ridgeline bench train ENV"),
         ("train cartpol", "unknown environment 'cartpol'; did you mean cartpole"),

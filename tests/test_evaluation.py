@@ -14,7 +14,7 @@ from torch import nn
 
 from ridgeline import evaluation, session
 from ridgeline.algorithms.ppo import PPO
-from ridgeline.canvas import Canvas
+from ridgeline.canvas import Canvas, Rendered
 from ridgeline.distributions import Categorical
 from ridgeline.environments import make
 from ridgeline.evaluation import EvaluationError, Player, evaluate, watch
@@ -450,7 +450,7 @@ def test_no_picture_says_how_to_add_one(two_lengths, tmp_path):
 def test_pictures_of_gymnasium_keep_their_size(tmp_path):
     name = "gymnasium_samples:Trouble"
     env = make(name, 1, render=True)
-    canvas = evaluation._Frame()
+    canvas = Rendered()
     assert env.draw(0, canvas)
     height, width = canvas.pixels().shape[:2]
     env.close()

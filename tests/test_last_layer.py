@@ -149,7 +149,7 @@ def test_reevaluate_is_what_the_policy_says_now(runs, shared_trunk):
         following = policy.value(rollout.observation[1:, rows])
         goes_on = ~rollout.truncated[:, rows]
         torch.testing.assert_close(rollout.next_value[:, rows][goes_on], following[goes_on], atol=1e-4, rtol=1e-4)
-        step, row, owner, place, final = rollout.final
+        step, row, owner, place, final, _ = rollout.final
         own = owner == run
         torch.testing.assert_close(
             rollout.next_value[step[own], row[own]], policy.value(final[run, place[own]]), atol=1e-4, rtol=1e-4

@@ -112,6 +112,7 @@ def test_num_levels_and_start_level(name):
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
+@pytest.mark.slow
 @each_game
 @each_difficulty
 def test_pictures_are_the_same_in_plain_python_and_show_the_same_game(name, difficulty):

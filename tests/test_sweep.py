@@ -247,6 +247,7 @@ def test_a_sweep_by_one_worker(tmp_path):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_an_iteration_longer_than_the_lease_loses_nothing(tmp_path, monkeypatch):
     ledger = Ledger(tmp_path / "ledger.sqlite")
     study = ledger.create_study("first", "sweep", vars(make_plan(trials=1, seeds=2, candidates=0, steps=64)))
