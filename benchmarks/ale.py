@@ -1,8 +1,8 @@
 """Atari on two cores: `python benchmarks/ale.py breakout sign --minutes 28` (or pong).
 
-Trains PPO with the convolutional policy on "ale:Breakout" for a time, with the game's rewards (`game`) or by the protocol
-of the published tables (`sign`: rewards clipped to their sign, in training only). Then it plays whole games with the
-game's own rewards: the trained policy, sampled, and uniformly random actions. Prints both means with their 95%
+Trains PPO with the convolutional policy on "ale:Breakout" for a time, with the game's rewards (`game`) or by the
+protocol of the published tables (`sign`: rewards clipped to their sign, in training only). Then it plays whole games
+with the game's own rewards: the trained policy, sampled, and uniformly random actions. Prints both means with their 95%
 bootstrap intervals over games, and whether the intervals are apart: play above random. It is one run: the interval is
 over its games, not over seeds.
 """
