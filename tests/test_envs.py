@@ -197,7 +197,7 @@ def test_compiled_is_plain_python_is_a_double_loop(name, limit):
     compiled, uncompiled = definition_of(name), definition_of(name, compile=False)
     if limit != "own":
         compiled, uncompiled = compiled._replace(max_episode_steps=limit), uncompiled._replace(max_episode_steps=limit)
-    num_envs, length = (1, min(compiled.max_episode_steps or 200, 1000) + 5) if limit == "own" else (4, 60)
+    num_envs, length = (1, min(compiled.max_episode_steps or 200, 300) + 5) if limit == "own" else (4, 60)
     length = min(length, max(25, 3000 // compiled.num_agents))
     action = random_action(name, length, num_envs)
     with np.errstate(over="ignore"):  # the generator's arithmetic wraps around
