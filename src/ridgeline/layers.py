@@ -21,12 +21,26 @@ ACTIVATIONS = {"tanh": TANH, "relu": RELU, "linear": LINEAR}
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _bias_activation(z, bias, kind):
-    """z <- f(z + bias) in place; z (R, M, O), bias (R, O).
+def tanh(x):
+    """tanh of a float32: x P(x^2) / Q(x^2), degrees 13 and 6 (the minimax fit that Eigen and XLA use), clamped at 7.9,
+    where float32 tanh is 1."""
+    x = min(max(x, np.float32(-7.90531110763549805)), np.float32(7.90531110763549805))
+    s = x * x
+    p = s * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
+    p = s * p + np.float32(-8.60467152213735e-11)
+    p = s * p + np.float32(5.12229709037114e-08)
+    p = s * p + np.float32(1.48572235717979e-05)
+    p = s * p + np.float32(6.37261928875436e-04)
+    p = s * p + np.float32(4.89352455891786e-03)
+    q = s * np.float32(1.19825839466702e-06) + np.float32(1.18534705686654e-04)
+    q = s * q + np.float32(2.26843463243900e-03)
+    q = s * q + np.float32(4.89352518554385e-03)
+    return x * p / q
 
-    tanh is x P(x^2) / Q(x^2), degrees 13 and 6 (the minimax fit that Eigen and XLA use), clamped at 7.9, where
-    float32 tanh is 1.
-    """
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _bias_activation(z, bias, kind):
+    """z <- f(z + bias) in place; z (R, M, O), bias (R, O)."""
     runs, rows, columns = z.shape
     for run in range(runs):
         shift = bias[run]
@@ -34,19 +48,7 @@ def _bias_activation(z, bias, kind):
             line = z[run, row]
             if kind == 0:
                 for i in range(columns):
-                    x = line[i] + shift[i]
-                    x = min(max(x, np.float32(-7.90531110763549805)), np.float32(7.90531110763549805))
-                    s = x * x
-                    p = s * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
-                    p = s * p + np.float32(-8.60467152213735e-11)
-                    p = s * p + np.float32(5.12229709037114e-08)
-                    p = s * p + np.float32(1.48572235717979e-05)
-                    p = s * p + np.float32(6.37261928875436e-04)
-                    p = s * p + np.float32(4.89352455891786e-03)
-                    q = s * np.float32(1.19825839466702e-06) + np.float32(1.18534705686654e-04)
-                    q = s * q + np.float32(2.26843463243900e-03)
-                    q = s * q + np.float32(4.89352518554385e-03)
-                    line[i] = x * p / q
+                    line[i] = tanh(line[i] + shift[i])
             elif kind == 1:
                 for i in range(columns):
                     x = line[i] + shift[i]

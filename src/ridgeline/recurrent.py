@@ -18,7 +18,7 @@ import torch
 from torch.autograd import Function
 from torch.utils._pytree import tree_map
 
-from ridgeline.layers import _fast, _product
+from ridgeline.layers import _fast, _product, tanh
 
 GATES = {"gru": 3, "lstm": 4}
 STATES = {"gru": 1, "lstm": 2}  # an LSTM keeps its cell beside its output
@@ -45,25 +45,8 @@ def unroll(step: Callable, sequence: Sequence, initial: torch.Tensor) -> tuple[A
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _tanh(x):
-    """As in layers.py."""
-    x = min(max(x, np.float32(-7.90531110763549805)), np.float32(7.90531110763549805))
-    s = x * x
-    p = s * np.float32(-2.76076847742355e-16) + np.float32(2.00018790482477e-13)
-    p = s * p + np.float32(-8.60467152213735e-11)
-    p = s * p + np.float32(5.12229709037114e-08)
-    p = s * p + np.float32(1.48572235717979e-05)
-    p = s * p + np.float32(6.37261928875436e-04)
-    p = s * p + np.float32(4.89352455891786e-03)
-    q = s * np.float32(1.19825839466702e-06) + np.float32(1.18534705686654e-04)
-    q = s * q + np.float32(2.26843463243900e-03)
-    q = s * q + np.float32(4.89352518554385e-03)
-    return x * p / q
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def _sigmoid(x):
-    return np.float32(0.5) + np.float32(0.5) * _tanh(np.float32(0.5) * x)
+    return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -93,7 +76,7 @@ def _gru(t, x, u, bias, previous, kept, states):
                 r = _sigmoid(own[i] + from_state[i] + b[i])
                 z = _sigmoid(own[size + i] + from_state[size + i] + b[size + i])
                 inner = from_state[2 * size + i] + b[2 * size + i]
-                n = _tanh(own[2 * size + i] + r * inner)
+                n = tanh(own[2 * size + i] + r * inner)
                 line[i] = n + z * (before[i] - n)
                 keep[i], keep[size + i], keep[2 * size + i], keep[3 * size + i] = r, z, n, inner
 
@@ -131,10 +114,10 @@ def _lstm(t, x, u, bias, previous, kept, states):
             for i in range(size):
                 enter = _sigmoid(own[i] + from_state[i] + b[i])
                 stay = _sigmoid(own[size + i] + from_state[size + i] + b[size + i])
-                new = _tanh(own[2 * size + i] + from_state[2 * size + i] + b[2 * size + i])
+                new = tanh(own[2 * size + i] + from_state[2 * size + i] + b[2 * size + i])
                 leave = _sigmoid(own[3 * size + i] + from_state[3 * size + i] + b[3 * size + i])
                 cell = stay * before[size + i] + enter * new
-                shown = _tanh(cell)
+                shown = tanh(cell)
                 line[i], line[size + i] = leave * shown, cell
                 keep[i], keep[size + i], keep[2 * size + i] = enter, stay, new
                 keep[3 * size + i], keep[4 * size + i] = leave, shown
