@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ridgeline
-from ridgeline import arguments, cli, components, environments, options, view
+from ridgeline import arguments, cli, components, environments, options, train_command, view
 from ridgeline.arguments import UsageError, names_of, parse
 from ridgeline.policies import MLP
 
@@ -365,7 +365,9 @@ def test_an_existing_run_is_not_written_over(run):
 
 def test_two_trainings_in_one_second_get_two_directories(monkeypatch):
     monkeypatch.setattr(cli.time, "strftime", lambda _: "now")
-    claimed = [cli._claim(None, name, "mine.py") for name in ("dir/my_env.py", "dir/my_env.py", "module:Class")]
+    claimed = [
+        train_command.claim(None, name, "mine.py") for name in ("dir/my_env.py", "dir/my_env.py", "module:Class")
+    ]
     assert claimed == [Path("runs/my_env-mine-now"), Path("runs/my_env-mine-now-2"), Path("runs/module-Class-mine-now")]
 
 
@@ -390,14 +392,14 @@ def test_json_is_strict(capsys):
 def test_a_terminal_gets_the_live_view_and_nothing_else_does(monkeypatch):
     names = ["a", "b", "c", "d"]
     asked = options.Train(environment="a")
-    assert type(cli._view(asked, names, view.AGAIN)) is view.PlainView
+    assert type(train_command.view_of(asked, names, view.AGAIN)) is view.PlainView
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    assert type(cli._view(asked, names, view.AGAIN)) is view.LiveView
+    assert type(train_command.view_of(asked, names, view.AGAIN)) is view.LiveView
     quiet = dataclasses.replace(asked, quiet=True)
-    assert type(cli._view(quiet, names, view.AGAIN)) is view.QuietView
+    assert type(train_command.view_of(quiet, names, view.AGAIN)) is view.QuietView
     monkeypatch.setenv("TERM", "dumb")
-    assert type(cli._view(asked, names, view.AGAIN)) is view.PlainView
+    assert type(train_command.view_of(asked, names, view.AGAIN)) is view.PlainView
 
 
 # ------------------------------------------------------------------------------------------------------------- signals

@@ -35,7 +35,7 @@ sweep/ranges sweep/space sweep/sampler sweep/outcome sweep/plan sweep/trainer sw
 sweep/conduct sweep/ray_workers
 stopping writers catalogue comparison_spec comparison_runs comparison_sweep comparison compare_command
 report_sections report_runs report_comparison report_sweep report board
-gradient_comparison gradient_cloud cloud_command arguments options sweep/command cli __init__ __main__
+gradient_comparison gradient_cloud cloud_command arguments options train_command sweep/command cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
 IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it

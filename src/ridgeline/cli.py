@@ -6,7 +6,6 @@ command failed on its way; 2 where it could not be done as asked; 130 and 143 af
 
 import json
 import os
-import re
 import sys
 import time
 import traceback
@@ -17,7 +16,7 @@ from typing import Any
 
 STARTED = time.perf_counter()
 
-from ridgeline import options  # noqa: E402  (the clock starts first)
+from ridgeline import options, train_command  # noqa: E402  (the clock starts first)
 from ridgeline.arguments import Parsed, UsageError, did_you_mean, parse  # noqa: E402
 from ridgeline.catalogue import summaries  # noqa: E402
 from ridgeline.stopping import Stop  # noqa: E402
@@ -43,9 +42,6 @@ Train policies by policy gradients, many runs side by side.
 
 ridgeline COMMAND --help tells more; ridgeline train ENV --help shows every setting of a training.
 """
-RESUMABLE = {
-    "resume", "steps", "until", "minutes", "threads", "json", "quiet", "writers", "algorithm", "estimator", "policy",
-}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------------- train
@@ -60,13 +56,13 @@ def train(arguments: Sequence[str]) -> int:
         settings |= {"num_runs": asked.runs, "seed": asked.seed, "parameters": parsed.parameters}
         settings |= {} if asked.self_play is None else {"self_play": asked.self_play}
     else:
-        environment, names, settings = _resumed(parsed, names)
+        environment, names, settings = train_command.resumed(parsed, names)
     from ridgeline import session
     from ridgeline.writers import written
 
-    view = _view(asked, [environment, *names.values()], _again(environment, names))
+    view = train_command.view_of(asked, [environment, *names.values()], train_command.again(environment, names))
     shown = written(view, asked.writers)
-    directory = None if asked.resume is not None else _claim(asked.out, environment, names["algorithm"])
+    directory = None if asked.resume is not None else train_command.claim(asked.out, environment, names["algorithm"])
     stop = Stop(view)
     try:
         view.prepare()
@@ -85,67 +81,6 @@ def train(arguments: Sequence[str]) -> int:
         if asked.json and view.result is not None:
             print_json(view.result.document())
     return stop.exit_code if result.stopped in ("interrupt", "terminate") else 0
-
-
-def _resumed(parsed: Parsed, names: dict[str, str]) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Of the run to continue: (environment, names of its components, those that were named again)."""
-    from ridgeline.run_directory import read_config
-
-    directory: str = parsed.options.resume
-    refused = [f"--{name.replace('_', '-')}" for name in sorted(parsed.given - RESUMABLE)]
-    if refused:
-        raise UsageError(
-            f"a resumed run goes on as it is: leave {', '.join(refused)} away, or start anew from its weights with "
-            f"--init {directory}"
-        )
-    config = read_config(Path(directory))
-    chosen: dict[str, Any] = {kind: name for kind, name in names.items() if kind in parsed.given}
-    return (
-        parsed.options.environment or config["environment"],
-        {kind: chosen.get(kind, config[kind]["name"]) for kind in names},
-        chosen,
-    )
-
-
-def _again(environment: str, names: dict[str, str]) -> tuple[str, str]:
-    """What `train --resume RUN`, and `watch RUN` and `evaluate RUN`, must name again because it is the user's own."""
-    own = {kind: name for kind, name in names.items() if name.endswith(".py")}
-    again = {"environment": environment} if environment.endswith(".py") or ":" in environment else {}
-    used = again | {kind: name for kind, name in own.items() if kind == "policy"}
-    first = "".join(f" {name}" for name in again.values()) + "".join(f" --{kind} {name}" for kind, name in own.items())
-    return first, "".join(f" --{kind} {name}" for kind, name in used.items())
-
-
-def _view(asked: Any, names: Sequence[str], again: tuple[str, str]) -> Any:
-    from rich.console import Console
-
-    from ridgeline.view import LiveView, PlainView, QuietView
-
-    stream = sys.stderr if asked.json else sys.stdout
-    if asked.quiet:
-        return QuietView(sys.stderr, names)
-    console = Console(file=stream)
-    if stream.isatty() and not console.is_dumb_terminal:
-        return LiveView(console, names, asked.minutes, again)
-    return PlainView(stream, names, asked.minutes, again)
-
-
-def _claim(out: str | None, environment: str, algorithm: str) -> Path:
-    """The run directory; a new one of its own where none was asked for."""
-    if out is not None:
-        return Path(out)
-    words = [re.sub(r"[^A-Za-z0-9_.]+", "-", Path(name).stem) for name in (environment, algorithm)]
-    base = Path("runs", "-".join([*words, time.strftime("%Y%m%d-%H%M%S")]))
-    for number in range(1, 1000):
-        directory = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(f"{directory}: cannot be made: {error.strerror}; choose another --out") from None
-    raise UsageError(f"{base} and 999 more exist; choose another --out")
 
 
 # -------------------------------------------------------------------------------------------------- evaluate and watch

@@ -65,10 +65,6 @@ class LocalWorkers:
             self._start()
         return dead
 
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes.values()]
-
     def stop(self, seconds: float = 20.0) -> None:
         """End them: they give back what they have, unless they take longer than so many seconds."""
         for process in self._processes.values():
