@@ -47,19 +47,26 @@ def annealed(coefficients: Mapping[str, torch.Tensor], name: str, rate: str | No
     return value if anneal is None else value * (1 - anneal * coefficients["progress"])
 
 
-def learning_rates(names: Sequence[str], coefficients: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The learning rate of each parameter of each run now, (R, G): `critic_learning_rate`, where there is one, of what
-    is called critic or value_head, annealed like the others'. Raises ValueError where nothing is called so."""
-    rates = annealed(coefficients, "learning_rate").unsqueeze(1).repeat(1, len(names))
-    if "critic_learning_rate" in coefficients:
-        own = torch.tensor([name.split(".")[0] in CRITIC for name in names])
-        if not own.any():
-            raise ValueError(
-                f"critic_learning_rate needs parameters of the critic, whose names begin with {' or '.join(CRITIC)}; "
-                f"this policy has {', '.join(names)}: name them so, or leave critic_learning_rate at None"
-            )
-        rates[:, own] = annealed(coefficients, "learning_rate", "critic_learning_rate").unsqueeze(1)
-    return rates
+def critic_parameters(names: Sequence[str], coefficients: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """Which parameters move at `critic_learning_rate`, (G,) bool: where there is one, those that are called critic or
+    value_head. Raises ValueError where nothing is called so."""
+    if "critic_learning_rate" not in coefficients:
+        return np.zeros(len(names), np.bool_)
+    own = np.array([name.split(".")[0] in CRITIC for name in names])
+    if not own.any():
+        raise ValueError(
+            f"critic_learning_rate needs parameters of the critic, whose names begin with {' or '.join(CRITIC)}; "
+            f"this policy has {', '.join(names)}: name them so, or leave critic_learning_rate at None"
+        )
+    return own
+
+
+def learning_rates(of_critic: np.ndarray, coefficients: Mapping[str, torch.Tensor]) -> np.ndarray:
+    """The learning rate of each parameter of each run now, (R, G); those `of_critic` (G,) have one of their own, which
+    falls like the others'."""
+    rate = annealed(coefficients, "learning_rate")
+    own = annealed(coefficients, "learning_rate", "critic_learning_rate") if of_critic.any() else rate
+    return np.where(of_critic, own.numpy()[:, None], rate.numpy()[:, None])
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc"})

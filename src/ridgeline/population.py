@@ -68,6 +68,7 @@ class Population:
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
         self.rmsprop = optimizer == "rmsprop"
+        self.of_critic = optimizers.critic_parameters(list(self.shapes), self.coefficients)
         self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
         self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))
         self.observation_moments = self.target_moments = None
@@ -309,7 +310,7 @@ class Population:
         optimizers.update(
             self.flat.numpy(), self.gradient.numpy(), self.first_moment.numpy(), self.second_moment.numpy(),
             self.starts, self.muon_matrices, self.rmsprop, self.step_count.numpy(),
-            optimizers.learning_rates(list(self.shapes), self.coefficients).numpy(), limit.numpy(),
+            optimizers.learning_rates(self.of_critic, self.coefficients), limit.numpy(),
             allowed.numpy(), norm.numpy(),
         )  # fmt: skip
         self.update_count += allowed & torch.isfinite(norm)
