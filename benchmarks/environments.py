@@ -29,7 +29,9 @@ from ridgeline.canvas import Canvas
 from ridgeline.environments import make
 from ridgeline.kernel import define, sample_action
 from ridgeline.observations import random_allowed, unpack
+from ridgeline.population import PHASES
 from ridgeline.registration import FOLDER
+from ridgeline.session import View
 from ridgeline.vector import CompiledEnv
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +96,8 @@ Random play is uniform over the allowed actions, the mean return of first episod
 configuration, which nothing was tuned for: the mean return of the last 100 episodes, over the runs, with a 95% interval
 of the runs. *not learned* stands where that interval does not lie above random play: a finding, and often the question
 that the environment asks. Where several agents share one policy, the return is that of one agent; against itself, a
-game that one side loses is 0 however well it is played.
+game that one side loses is 0 however well it is played. The last column is the environment's share of the time of
+that training's iterations, observations written; the rest is the policy's.
 
 This page is made by `python benchmarks/environments.py page`; the figures by its other commands (`--help`).
 """
@@ -147,13 +150,25 @@ def measure_random(name: str, rows: int = 2000, max_steps: int = 12_000) -> dict
     }  # fmt: skip
 
 
+class Shares(View):
+    """Seconds of each phase of the training."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    def update(self, metrics):
+        for phase in PHASES:
+            self.seconds[phase] += metrics[f"seconds_{phase}"]
+
+
 def measure_trained(name: str, steps: int, runs: int, threads: int | None) -> dict[str, Any]:
-    start = time.perf_counter()
-    result = ridgeline.train(name, total_steps=steps, num_runs=runs, num_threads=threads)
+    start, shares = time.perf_counter(), Shares()
+    result = ridgeline.train(name, total_steps=steps, num_runs=runs, num_threads=threads, view=shares)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
     return {
         "kind": "trained", "environment": name, "returns": result.episode_return, "steps": result.total_steps,
         "seconds": round(time.perf_counter() - start, 1), "failures": len(result.failures),
+        "environment_share": round(shares.seconds["environment"] / sum(shares.seconds.values()), 4),
         "commit": commit.stdout.strip(), "machine": bench.machine(),
     }  # fmt: skip
 
@@ -205,7 +220,7 @@ def row(name: str, known: dict[str, dict[str, Any]]) -> str:
         number(random["mean"]) if random else "not run", BEST[name],
     ]  # fmt: skip
     if trained is None or random is None:
-        cells.append("not run")
+        cells += ["not run", "not run"]
     else:
         returns = [value for value in trained["returns"] if value is not None]
         mean, low, high = interval(returns)
@@ -216,15 +231,19 @@ def row(name: str, known: dict[str, dict[str, Any]]) -> str:
             f"{number(mean)} ({number(low)} .. {number(high)}; {len(returns)} runs{failed}, "
             f"{trained['steps'] / 1e6:g} M steps{verdict})"
         )
+        cells.append(f"{trained['environment_share']:.1%}")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def page() -> str:
     """The text of docs/environments.md."""
     known = figures()
-    head = "| name | task | observation | action | random play | best known | trained, default configuration |"
+    head = (
+        "| name | task | observation | action | random play | best known | trained, default configuration "
+        "| share of an iteration |"
+    )
     rows = [row(name, known) for name in ridgeline.names()]
-    return INTRODUCTION + "\n" + "\n".join([head, "|---|---|---|---|---|---|---|", *rows]) + "\n"
+    return INTRODUCTION + "\n" + "\n".join([head, "|---" * 8 + "|", *rows]) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
