@@ -229,7 +229,7 @@ def row(name: str, known: dict[str, dict[str, Any]]) -> str:
         verdict = "" if balanced or low > random["mean"] + 2 * random["standard_error"] else "; *not learned*"
         cells.append(
             f"{number(mean)} ({number(low)} .. {number(high)}; {len(returns)} runs{failed}, "
-            f"{trained['steps'] / 1e6:g} M steps{verdict})"
+            f"{trained['steps'] / 1e6:.3g} M steps{verdict})"
         )
         cells.append(f"{trained['environment_share']:.1%}")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -56,13 +56,15 @@ def test_the_interval_is_students(table):
 def test_a_row_says_what_was_learned(table):
     known = {
         "random": {"snake": {"mean": -0.87, "standard_error": 0.01}},
-        "trained": {"snake": {"returns": [10.0, 11.0, 12.0], "steps": 2_000_000, "failures": 0}},
+        "trained": {
+            "snake": {"returns": [10.0, 11.0, 12.0], "steps": 2_000_000, "failures": 0, "environment_share": 0.064}
+        },
     }
-    assert table.row("snake", known).endswith("| -0.87 | 63, optimum | 11 (8.52 .. 13.5; 3 runs, 2 M steps) |")
+    assert table.row("snake", known).endswith("| -0.87 | 63, optimum | 11 (8.52 .. 13.5; 3 runs, 2 M steps) | 6.4% |")
     known["trained"]["snake"]["returns"] = [-1.0, -0.9, -0.8]
     assert "*not learned*" in table.row("snake", known)
     known["trained"].clear()
-    assert table.row("snake", known).endswith("| not run |")
+    assert table.row("snake", known).endswith("| not run | not run |")
 
 
 def test_what_has_a_figure_is_not_trained_again(table, tmp_path, monkeypatch):
@@ -75,7 +77,8 @@ def test_what_has_a_figure_is_not_trained_again(table, tmp_path, monkeypatch):
         asked.append(name)
         if name == "snake":
             raise ValueError("no")
-        return {"kind": "trained", "environment": name, "returns": [1.0] * runs, "steps": steps, "failures": 0}
+        figures = {"returns": [1.0] * runs, "steps": steps, "failures": 0, "environment_share": 0.1}
+        return {"kind": "trained", "environment": name, **figures}
 
     monkeypatch.setattr(table, "measure_trained", measure)
     for _ in range(2):
