@@ -11,6 +11,7 @@ from ridgeline import components
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.estimators.gae import GAE
 from ridgeline.policies import MLP
+from ridgeline.recurrent_policies import GRU, LSTM
 from ridgeline.training import Training
 
 SMALL = PPO(num_envs=4, rollout_length=8, num_minibatches=2, num_epochs=2)
@@ -111,7 +112,7 @@ def test_what_estimators_remember_begins_anew(name, settings):
     assert {k for k in expected if np.ndim(expected[k])} == {k for k in first if np.ndim(first[k])}
 
 
-@pytest.mark.parametrize("kind", ["muon", "shared trunk", "a module of the user's"])
+@pytest.mark.parametrize("kind", ["muon", "shared trunk", "gru", "lstm", "a module of the user's"])
 def test_other_optimizers_and_policies(kind):
     class Own(nn.Module):
         def __init__(self):
@@ -126,7 +127,8 @@ def test_other_optimizers_and_policies(kind):
             return Categorical(output[:, :2]), output[:, 2:]
 
     algorithm = dataclasses.replace(SMALL, optimizer="muon") if kind == "muon" else SMALL
-    policy = Own if kind.endswith("user's") else MLP(hidden_sizes=(9,), shared_trunk=True)
+    policies = {"gru": GRU((6,)), "lstm": LSTM((6,)), "a module of the user's": Own}
+    policy = policies.get(kind, MLP(hidden_sizes=(9,), shared_trunk=True))
     training = make(range(3), algorithm, policy=policy)
     iterate(training, 2)
     training.replace(0, 9)
@@ -134,6 +136,22 @@ def test_other_optimizers_and_policies(kind):
     alone = make([9], algorithm, policy=policy)
     iterate(alone, 2)
     assert_same(state(training, 0), state(alone, 0))
+
+
+@pytest.mark.parametrize("policy", ["mlp", "gru"])
+def test_a_pool_of_past_selves_begins_anew(policy):
+    """Snapshots, seats, ratings and what recurrent opponents remember; the other run does not notice."""
+    settings = {"total_steps": STEPS, "self_play": 0.5, "num_threads": 1}
+    component = {"mlp": MLP(hidden_sizes=(9,)), "gru": GRU((6,))}[policy]
+    training, left_alone = (Training("pong_duel", SMALL, "gae", component, seed=[3, 4], **settings) for _ in range(2))
+    alone = Training("pong_duel", SMALL, "gae", component, seed=[9], vmap=True, **settings)
+    iterate(training, 3)
+    training.replace(0, 9)
+    iterate(training, 3)
+    iterate(alone, 3)
+    iterate(left_alone, 6)
+    assert_same(state(training, 0), state(alone, 0))
+    assert_same(state(training, 1), state(left_alone, 1))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
