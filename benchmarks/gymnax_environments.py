@@ -2,12 +2,11 @@
 
 PYTHON is one that imports gymnax and six (`python -m venv peers; peers/bin/pip install gymnax six`); gymnax runs there,
 in a process of its own, in turn with ours on the same core. Both: random actions, autoreset, observations written, so
-many instances in one call. gymnax: 100 steps of all instances in one compiled `lax.scan`, drawing its actions and random
-numbers inside as its users do. Best of five parts each. Its MinAtar games take the minimal set of actions, ours all six;
-its numbers are float32, ours as in the original packages.
+many instances in one call. gymnax: 100 steps of all instances in one compiled `lax.scan`, drawing its actions and
+random numbers inside as its users do. Best of five parts each. Its MinAtar games take the minimal set of actions, ours
+all six; its numbers are float32, ours as in the original packages.
 """
 
-import json
 import os
 import subprocess
 import sys

@@ -30,7 +30,7 @@ population self_play storage valid_rows rollout mixture estimators/* algorithms/
 sweep/database sweep/records sweep/ledger
 checkpoint metrics
 slots
-training run_directory session evaluation loopback watch_page meter view statistics bench reproduce
+training run_directory lock session evaluation loopback watch_page meter view statistics bench reproduce
 sweep/ranges sweep/space sweep/sampler sweep/outcome sweep/plan sweep/trainer sweep/worker sweep/local sweep/progress
 sweep/conduct sweep/ray_workers
 stopping writers catalogue comparison_spec comparison_runs comparison_sweep comparison compare_command

@@ -9,6 +9,7 @@ from typing import IO, Any
 from ridgeline.comparison import Comparison, run
 from ridgeline.comparison_runs import Interrupted, Population, Runner
 from ridgeline.comparison_spec import Spec, SpecError, read
+from ridgeline.lock import alone
 from ridgeline.session import View
 from ridgeline.stopping import Stop
 
@@ -110,22 +111,23 @@ def command(asked: Any) -> tuple[dict[str, Any] | None, int]:
 
 
 def compare(path: str, out: str | None, threads: int | None, minutes: float | None, view: Progress, stop: Any) -> dict:
-    """The result of the comparison in a file; runs what is missing. Raises Interrupted, SpecError."""
+    """The result of the comparison in a file; runs what is missing. Raises Interrupted, InUse, SpecError."""
     spec = read(path)
     directory = Path(out) if out is not None else Path("runs") / f"compare-{Path(path).stem}"
     try:
         (directory / "populations").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SpecError(f"{directory}: cannot be made: {error.strerror}; name another --out") from error
-    comparison = Comparison(spec, directory)
-    until = None if minutes is None else time.monotonic() + 60 * minutes
-    runner = Runner(spec, directory, comparison.records, view, threads, stop, until, view.quiet)
-    tuning = runner.missing(comparison.tuning())
-    later = runner.missing(comparison.evaluation())
-    view.plan(sum(population.steps for population in (*tuning, *later)))
-    for line in plan(spec, comparison, tuning, later):
-        view.say(line)
-    document = run(comparison, runner)
+    with alone(directory):
+        comparison = Comparison(spec, directory)
+        until = None if minutes is None else time.monotonic() + 60 * minutes
+        runner = Runner(spec, directory, comparison.records, view, threads, stop, until, view.quiet)
+        tuning = runner.missing(comparison.tuning())
+        later = runner.missing(comparison.evaluation())
+        view.plan(sum(population.steps for population in (*tuning, *later)))
+        for line in plan(spec, comparison, tuning, later):
+            view.say(line)
+        document = run(comparison, runner)
     return {"directory": str(directory), **document}
 
 

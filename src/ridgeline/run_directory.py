@@ -48,13 +48,17 @@ def refuse_run(directory: Path) -> None:
         )
 
 
-def create(directory: Path, training: Training) -> None:
-    """Make the run directory and write config.json. Raises RunError or checkpoint.CheckpointError."""
-    refuse_run(directory)
+def make(directory: Path) -> None:
+    """Make the directories. Raises RunError."""
     try:
         (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{directory}: cannot be made: {error.strerror}; name another --out") from error
+
+
+def create(directory: Path, training: Training) -> None:
+    """Write config.json into a directory that was made. Raises RunError or checkpoint.CheckpointError."""
+    refuse_run(directory)
     config = {
         "format": FORMAT,
         "environment": _environment_name(training.environment),

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from ridgeline import checkpoint, components, run_directory
 from ridgeline.environments import make
+from ridgeline.lock import alone
 from ridgeline.metrics import MetricsFile
 from ridgeline.run_directory import RunError
 from ridgeline.training import Training, TrainingError, reached
@@ -106,34 +108,36 @@ def train(
         stop: asked once per iteration; a reason ("interrupt", "terminate") ends the training.
         started: `time.perf_counter()` when the program started, for `startup_seconds`.
 
-    Raises: RunError, InvalidEnvironment, UnknownComponent, TrainingError, CheckpointError, ValueError.
+    Raises: RunError, InUse, InvalidEnvironment, UnknownComponent, TrainingError, CheckpointError, ValueError.
     """
     started = time.perf_counter() if started is None else started
     view = view or View()
     named = {"algorithm": algorithm, "estimator": estimator, "policy": policy}
     asked = {"num_runs": num_runs, "seed": seed, "parameters": parameters, "self_play": self_play}
-    if resume is not None:
-        directory = Path(resume)
-        fixed = [name for name, value in {**asked, "out": out, "init": init}.items() if value not in (None, {})]
-        if fixed:
-            raise RunError(f"a resumed run goes on as it is: leave {' and '.join(fixed)} away, or start a new run")
-        training, wall_seconds = _resume(directory, environment, named, total_steps, num_threads, view)
-    else:
-        if environment is None:
-            raise RunError("name an environment, or a run directory to resume")
-        directory, wall_seconds = None if out is None else Path(out), 0.0
-        if directory is not None:
-            run_directory.refuse_run(directory)
-        given = {**named, **asked, "total_steps": total_steps, "num_threads": num_threads}
-        training = Training(environment, **{name: value for name, value in given.items() if value is not None})
-    try:
+    with ExitStack() as held:
+        if resume is not None:
+            directory = Path(resume)
+            fixed = [name for name, value in {**asked, "out": out, "init": init}.items() if value not in (None, {})]
+            if fixed:
+                raise RunError(f"a resumed run goes on as it is: leave {' and '.join(fixed)} away, or start a new run")
+            held.enter_context(alone(directory))
+            training, wall_seconds = _resume(directory, environment, named, total_steps, num_threads, view)
+        else:
+            if environment is None:
+                raise RunError("name an environment, or a run directory to resume")
+            directory, wall_seconds = None if out is None else Path(out), 0.0
+            if directory is not None:
+                run_directory.refuse_run(directory)
+            given = {**named, **asked, "total_steps": total_steps, "num_threads": num_threads}
+            training = Training(environment, **{name: value for name, value in given.items() if value is not None})
+        held.callback(training.close)
         if init is not None:
             _initialise(training, Path(init), view)
         if resume is None and directory is not None:
+            run_directory.make(directory)
+            held.enter_context(alone(directory))
             run_directory.create(directory, training)
         return _loop(training, directory, wall_seconds, until, minutes, view, stop, started)
-    finally:
-        training.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- the loop
