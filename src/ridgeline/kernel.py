@@ -90,7 +90,8 @@ def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> typ
     if not file.exists() and autoreset:
         rehearse(definition)  # a file that is there has passed
     _name_apart(type(definition.parameters), module)
-    wrap = numba.njit(nogil=True, error_model="numpy")
+    # without what Python, or a pointer, would call: only the loops call them
+    wrap = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
     return import_generated(file, text, {
         name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
     })  # fmt: skip
