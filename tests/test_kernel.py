@@ -329,16 +329,19 @@ def test_an_exception_of_the_compiled_file_arrives_as_it_is(tmp_path, own_cache)
 
 def test_helpers_are_compiled_once_for_all_constants(tmp_path, own_cache):
     """But for each where a type depends on it: here, the place in a tuple of mixed types."""
-    source = LINE.replace("def reset(", """@compiled
+    source = LINE.replace(
+        "def reset(",
+        """@compiled
 def mixed(place):
     return (1.0, 2)[place]
 
 
-def reset(""").replace("state.x = uniform(state)", "state.x = bounded(20) + bounded(-20) + mixed(0) + mixed(1)")
+def reset(""",
+    ).replace("state.x = uniform(state)", "state.x = bounded(20) + bounded(-20) + mixed(0) + mixed(1)")
     env = CompiledEnv(define(write(tmp_path, source)), 1, 0)
     assert env.observation[0, 0] == 3.0 and env.step(np.array([1])).observation[0, 0] == 4.0
     module = env.definition.module
-    assert sorted(map(str, (one for one, in module.bounded.overloads))) == ["float64", "int64"]
+    assert sorted(map(str, (one for (one,) in module.bounded.overloads))) == ["float64", "int64"]
     assert len(module.mixed.overloads) == 2
 
 
