@@ -23,7 +23,7 @@ demo: $(VENV)/installed
 	@echo "The film: $(DEMO)/breakout.gif   The run: $(DEMO)"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow

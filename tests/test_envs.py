@@ -37,9 +37,7 @@ FILES |= {file.stem: file for file in sorted(Path(__file__).with_name("worlds").
 SMALL = {"economy": {"num_agents": 8, "size": 16, "num_steps": 200}}
 HEADINGS = ["Observation", "Action", "Reward", "Start", "End", "Source", "Differs", "Version"]
 
-pytestmark = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in FILES]
-)
+pytestmark = pytest.mark.parametrize("name", FILES)
 
 
 @cache

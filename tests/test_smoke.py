@@ -22,7 +22,7 @@ def tiny(name: str):
     return components.find("algorithm", name)(**TINY)
 
 
-def check(training: Training, iterations=3, learns=True) -> None:
+def check(training: Training, iterations=2, learns=True) -> None:
     """All numbers are finite, all runs learn where they should, and two iterations log the same things."""
     before = [[p.clone() for p in policy.parameters()] for policy in training.policies()]
     names = []
@@ -47,7 +47,7 @@ def check(training: Training, iterations=3, learns=True) -> None:
 @pytest.mark.parametrize("algorithm", components.names("algorithm"))
 def test_every_combination(algorithm, estimator, environment):
     def start():
-        return Training(environment, tiny(algorithm), estimator, total_steps=96, num_runs=3, num_threads=1)
+        return Training(environment, tiny(algorithm), estimator, total_steps=64, num_runs=2, num_threads=1)
 
     if (estimator, environment) in REFUSED:
         with pytest.raises(ValueError, match=REFUSED[estimator, environment]):
@@ -60,7 +60,7 @@ def test_every_combination(algorithm, estimator, environment):
 @pytest.mark.parametrize("algorithm", components.names("algorithm"))
 def test_without_a_learned_baseline(algorithm, environment):
     estimator = components.find("estimator", "monte_carlo")(baseline="none")
-    check(Training(environment, tiny(algorithm), estimator, total_steps=96, num_runs=2, num_threads=1))
+    check(Training(environment, tiny(algorithm), estimator, total_steps=64, num_runs=2, num_threads=1))
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,12 @@ def test_without_a_learned_baseline(algorithm, environment):
 def test_every_kind_of_policy(policy, runs, vmap):
     for environment in ("cartpole", "pendulum"):
         check(
-            Training(environment, tiny("ppo"), policy=policy, total_steps=96, num_runs=runs, num_threads=1, vmap=vmap),
-            2,
+            Training(environment, tiny("ppo"), policy=policy, total_steps=64, num_runs=runs, num_threads=1, vmap=vmap),
         )
 
 
 def test_several_threads():
-    check(Training("cartpole", tiny("ppo"), total_steps=96, num_runs=5, num_threads=2))
+    check(Training("cartpole", tiny("ppo"), total_steps=64, num_runs=5, num_threads=2))
 
 
 def test_the_loop_belongs_to_the_caller(tmp_path):

@@ -53,7 +53,7 @@ def make(
     """
     found = resolve(environment)
     if isinstance(found, Path):
-        return CompiledEnv(define(found, parameters=parameters), num_envs, seed, purpose, parameters)
+        return CompiledEnv(define(found), num_envs, seed, purpose, parameters)
     return GymnasiumEnv(found, num_envs, seed, purpose, parameters, processes, render, name=str(environment))
 
 

@@ -91,7 +91,8 @@ def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> typ
         rehearse(definition)  # a file that is there has passed
     _name_apart(type(definition.parameters), module)
     # without what Python, or a pointer, would call: only the loops call them
-    wrap = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    options: dict[str, Any] = dict(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    wrap = numba.njit(nogil=True, error_model="numpy", **options)
     return import_generated(file, text, {
         name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
     })  # fmt: skip
