@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 import ridgeline
 import ridgeline.gymnasium
+from ridgeline.algorithms.ppo import PPO
 from ridgeline.canvas import Canvas
 from ridgeline.environments import make, resolve
 from ridgeline.kernel import InvalidEnvironment, define
@@ -101,7 +102,8 @@ def test_agents_that_die_and_come_back():
 
 def test_agents_that_die_are_trained():
     """Rows without a transition reach no mean: the whole of training, in a population."""
-    result = ridgeline.train("pettingzoo:outside_samples:Lives", total_steps=2_000, num_runs=2, num_threads=1)
+    small = PPO(num_envs=4, rollout_length=32)
+    result = ridgeline.train("pettingzoo:outside_samples:Lives", small, total_steps=512, num_runs=2, num_threads=1)
     assert not result.failures and all(np.isfinite(result.episode_return))
 
 

@@ -202,7 +202,7 @@ def test_a_run_has_the_same_bits_in_every_population(monkeypatch, policy):
         start(monkeypatch, policy, seeds=seeds, vmap=vmap, skip=0.2)
         for seeds, vmap in (((0, 1, 2), True), ((1,), True), ((1,), None))
     )
-    for _ in range(3):
+    for _ in range(2):
         metrics = [training.iterate() for training in (three, alone, direct)]
     assert metrics[0]["first_log_ratio"].max() < 1e-5 and not any(three.frozen)
     ours, theirs = state(three, 1), state(alone)

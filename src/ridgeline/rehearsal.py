@@ -11,7 +11,7 @@ from ridgeline.observations import ACTION_MASK, random_allowed, record_dtype
 from ridgeline.sources import InvalidEnvironment, describe, line_of, plain
 from ridgeline.state import own_fields, seed_rows
 
-_STEPS, _CALLS = 64, 2048  # steps of one instance; of many agents fewer, and at least 8
+_STEPS, _CALLS = 64, 1024  # steps of one instance; of many agents fewer, and at least 8
 
 
 def sample_action(space: spaces.Space, generator: np.random.Generator, count: int) -> np.ndarray:
