@@ -292,7 +292,7 @@ def test_one_run_uses_no_more_of_torch_than_asked_for(tmp_path):
     try:
         small = Watched(num_envs=4, rollout_length=8)
         train("cartpole", small, policy=TINY, total_steps=STEPS, num_threads=2)  # too little work for two
-        large = Watched(num_envs=64, rollout_length=4)
+        large = Watched(num_envs=64, rollout_length=4, num_epochs=1, num_minibatches=1)
         for num_threads in (1, 2, 16):
             train("cartpole", large, policy=MLP((512, 512)), total_steps=256, num_threads=num_threads)
         assert torch.get_num_threads() == 2
