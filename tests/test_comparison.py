@@ -416,3 +416,20 @@ def test_kill_9_loses_no_finished_run(finished, tmp_path):
         kills += 1
         assert len(list(records.glob("*/record.json"))) > before, "a kill lost what was complete"
     assert kills >= 3 and without_seconds(tmp_path) == without_seconds(finished[0])
+
+
+def test_the_study_says_what_its_data_say():
+    """The page of the first study has what the command prints of the numbers that are kept, and they are whole."""
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "one_configuration.md").read_text(encoding="utf-8")
+    kept = root / "studies" / "one_configuration"
+    result = read_result(kept)
+    assert "\n".join(lines(result)) in page
+    runs = [json.loads(line) for line in (kept / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len({run["key"] for run in runs}) == len(runs) == 1065
+    wanted = read(root / "studies" / "one_configuration.toml")
+    assert [arm.name for arm in wanted.arms] == list(result["arms"]) and len(wanted.seeds) == 10
+    by_arm = [run for run in runs if run["components"]["estimator"] == "adaptive_mixture"]
+    for task, entry in result["arms"]["adaptive mixture"]["environments"].items():
+        scores = [run["area"] for run in by_arm if run["environment"] == task]
+        assert len(scores) == 10 and np.mean(scores) == pytest.approx(entry["return"][0])

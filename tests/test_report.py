@@ -316,3 +316,8 @@ def test_the_board_renews(server, folder):
 def test_a_browser_shows_the_board(server, tmp_path):
     page = browse(f"http://127.0.0.1:{server.server_port}/#sweep", tmp_path)
     assert "<h1>walk</h1>" in page and page.count("trial") > 30 and "runs/one" in page
+
+
+def test_the_numbers_of_a_comparison_are_enough_for_its_page():
+    """Where its populations were not kept."""
+    assert report.kind_of(Path(__file__).parents[1] / "studies" / "one_configuration") == "comparison"

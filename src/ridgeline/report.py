@@ -22,7 +22,7 @@ class ReportError(ValueError):
 
 def kind_of(directory: Path) -> str | None:
     """run, comparison, sweep, or None: what a directory itself is."""
-    if (directory / "populations").is_dir():
+    if (directory / "populations").is_dir() or (directory / "runs.jsonl").exists():  # all of it, or its numbers
         return "comparison"
     if (directory / conduct.LEDGER).exists() or (directory / conduct.FILE).exists():
         return "sweep"

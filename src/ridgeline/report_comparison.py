@@ -21,7 +21,7 @@ def comparison(directory: Path) -> dict[str, Any]:
         ["arms", str(len(arms))],
         ["environments", str(len(result["environments"]))],
         ["seeds per arm and environment", str(len(result["seeds"]["evaluation"]))],
-        ["tuning runs", f"{tuning:,}"],
+        ["tuning runs, each arm's added up", f"{tuning:,}"],
         ["failed runs", str(len(failures))],
     ]
     sections = [

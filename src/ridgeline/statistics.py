@@ -70,7 +70,8 @@ def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarra
 def probability_of_improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """P(X > Y) for a run X of `scores` and Y of `others` on the same environment, the mean over environments.
 
-    Per environment the Mann-Whitney U of (R, S) runs over R S; ties count one half. 1/2: no difference.
+    Per environment the Mann-Whitney U of (R, S) runs over R S; ties count one half. 1/2: no difference. In a single
+    environment its `interval` covers too little.
     """
     scores, others = np.asarray(scores, float), np.asarray(others, float)
     sign = np.sign(scores[..., :, None, :] - others[..., None, :, :])
@@ -159,7 +160,9 @@ def interval(
                   10     10                     92 to 93             93 to 95              94 to 95
 
     The low ends at one environment are the bimodal and log-normal scores: runs that all succeeded do not tell of the
-    one that fails. With one run per environment there is no spread to estimate: low and high are infinite.
+    one that fails. With one run per environment there is no spread to estimate: low and high are infinite. A difference
+    of IQMs is covered by 88 to 98%, most often 94 to 97; a probability of improvement by 93 to 99% from six environments
+    on, but by 30 to 98% in a single one, where all runs of one arm may beat all of the other (200 studies each).
 
     Args: see `bootstrap`; bounds: what the statistic cannot leave, (0, 1) for a probability.
     """
