@@ -161,8 +161,8 @@ def interval(
 
     The low ends at one environment are the bimodal and log-normal scores: runs that all succeeded do not tell of the
     one that fails. With one run per environment there is no spread to estimate: low and high are infinite. A difference
-    of IQMs is covered by 88 to 98%, most often 94 to 97; a probability of improvement by 93 to 99% from six environments
-    on, but by 30 to 98% in a single one, where all runs of one arm may beat all of the other (200 studies each).
+    of IQMs is covered by 88 to 98%, most often 94 to 97; a probability of improvement by 90 to 99% from six
+    environments on, but by 30 to 98% in one, where all runs of one arm may beat all of the other (200 studies each).
 
     Args: see `bootstrap`; bounds: what the statistic cannot leave, (0, 1) for a probability.
     """
