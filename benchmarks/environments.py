@@ -27,9 +27,9 @@ import ridgeline
 from ridgeline import bench
 from ridgeline.canvas import Canvas
 from ridgeline.environments import make
-from ridgeline.kernel import define, sample_action
-from ridgeline.observations import random_allowed, unpack
+from ridgeline.kernel import define
 from ridgeline.population import PHASES
+from ridgeline.random_play import first_episodes, random_action
 from ridgeline.registration import FOLDER
 from ridgeline.session import View
 from ridgeline.vector import CompiledEnv
@@ -121,27 +121,11 @@ def keep(line: dict[str, Any]) -> None:
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
-def play_randomly(env: CompiledEnv, generator: np.random.Generator):
-    """One step of uniformly random allowed actions."""
-    if not env.definition.form.masked:
-        return env.step(sample_action(env.action_space, generator, env.num_rows))
-    mask = unpack(env.observation_space, env.observation)["action_mask"]
-    return env.step(random_allowed(env.action_space, mask, generator))
-
-
 def measure_random(name: str, rows: int = 2000, max_steps: int = 12_000) -> dict[str, Any]:
     """Mean return and length of the first episode of each row, and the standard error of the former over instances."""
     agents = define(FOLDER / f"{name}.py").num_agents
     env = make(name, max(8, rows // agents), 1)
-    assert isinstance(env, CompiledEnv)
-    generator = np.random.default_rng(0)
-    first = np.full((env.num_rows, 2), np.nan)
-    for _ in range(max_steps):
-        step = play_randomly(env, generator)
-        new = np.isnan(first[step.episode_row, 0])
-        first[step.episode_row[new]] = step.episode[new, :2]
-        if not np.isnan(first).any():
-            break
+    first = first_episodes(env, max_steps, np.random.default_rng(0))
     by_instance = np.nanmean(first[:, 0].reshape(-1, agents), 1)
     return {
         "kind": "random", "environment": name, "mean": float(np.nanmean(first[:, 0])),
@@ -259,7 +243,7 @@ def picture(name: str, steps: int = 12) -> Image.Image:
     canvas = Canvas(*getattr(env.definition.module, "canvas_size", (480, 360)))
     for _ in range(steps):
         before = env.state.copy()
-        step = play_randomly(env, generator)
+        step = env.step(random_action(env, generator))
         if step.terminated.any() or step.truncated.any():  # not the start of the next one
             env.state[:] = before
     env.draw(0, canvas)

@@ -17,7 +17,7 @@ ORDER = """
 registration cache sources compile_errors observations
 translation
 state loops declarations rehearsal
-kernel levels ground order_book court rocket envs/* vector gymnasium_rows workers adapters/* environments
+kernel levels ground order_book court rocket envs/* vector random_play gymnasium_rows workers adapters/* environments
 canvas
 film gymnasium
 pettingzoo

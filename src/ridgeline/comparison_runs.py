@@ -24,8 +24,8 @@ from ridgeline import checkpoint, components
 from ridgeline.comparison_spec import Spec, SpecError, Task
 from ridgeline.environments import make
 from ridgeline.evaluation import evaluate
-from ridgeline.kernel import sample_action
 from ridgeline.metrics import read_lines
+from ridgeline.random_play import first_episodes
 from ridgeline.run_directory import fields_of
 from ridgeline.session import View, train
 from ridgeline.sweep.ledger import Ledger
@@ -361,22 +361,14 @@ def _checked(task: Task, measured: float | None) -> float:
 
 
 def measure_random(task: Task, seed: int = 0) -> float | None:
-    """The mean return of the first episode of each of 100 instances under uniformly random actions (a Box without
-    bounds: standard normal ones); None where one did not end."""
+    """The mean return of the first episode of each agent of 100 instances under uniformly random allowed actions; None
+    where one did not end."""
     env = make(task.environment, RANDOM_EPISODES, seed, EVALUATION, task.parameters)
     try:
-        generator = np.random.default_rng(seed)
-        returns = np.full(RANDOM_EPISODES, np.nan)
-        for _ in range(RANDOM_STEPS // 20):
-            step = env.step(sample_action(env.action_space, generator, RANDOM_EPISODES))
-            for row, episode in zip(step.episode_row, step.episode, strict=True):
-                if math.isnan(returns[row]):
-                    returns[row] = episode[0]
-            if not np.isnan(returns).any():
-                return float(returns.mean())
+        returns = first_episodes(env, RANDOM_STEPS // 20, np.random.default_rng(seed))[:, 0]
     finally:
         env.close()
-    return None
+    return None if np.isnan(returns).any() else float(returns.mean())
 
 
 def digests(spec: Spec) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ridgeline.canvas import Canvas, Rendered
 from ridgeline.controls import Controls
 from ridgeline.environments import make
 from ridgeline.film import other_screen, show_frame
-from ridgeline.kernel import sample_action
+from ridgeline.random_play import random_action
 from ridgeline.vector import EVALUATION
 
 MAX_FRAMES_PER_SECOND = 60.0
@@ -108,7 +108,7 @@ class Game:
         if self.ended:
             self.step, self.reward, self.episode_return, self.ended = 0, 0.0, 0.0, False
         else:
-            actions = sample_action(self.env.action_space, self.generator, self.env.num_rows)
+            actions = random_action(self.env, self.generator)
             actions[0] = action
             result = self.env.step(actions)
             self.reward = float(result.reward[0])

@@ -8,8 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ridgeline import components, run_directory
 from ridgeline.arguments import DEFAULTS, Parsed, UsageError
+from ridgeline.environments import make
+from ridgeline.random_play import first_episodes
 from ridgeline.stopping import Stop
 from ridgeline.sweep import conduct, outcome, plan, ray_workers, space
 from ridgeline.sweep.ledger import Ledger
@@ -21,8 +25,10 @@ from ridgeline.sweep.records import Trial
 from ridgeline.sweep.sampler import SAMPLERS
 from ridgeline.sweep.space import GROUP, KINDS, STEPS
 from ridgeline.training import available_cores
+from ridgeline.vector import EVALUATION
 
-SHORTEST = 0.1  # of the longest run: the shortest that is searched
+SHORTEST = 0.1  # of the longest run: the shortest that is searched, if it has a score by then
+INSTANCES, LONGEST = 16, 2000  # of random play, which says how long an episode is
 AT_WORK = {*"workers out resume join storage study lease ray json quiet environment".split()}
 
 
@@ -105,8 +111,11 @@ def make_plan(parsed: Parsed, num_workers: int) -> Plan:
     if asked.seed < 0 or asked.seed + asked.seeds > plan.FRESH:
         raise UsageError(f"seed = {asked.seed}; use a whole number from 0 to {plan.FRESH - asked.seeds:,}")
     made = {kind: getattr(parsed, kind) for kind in KINDS}
-    shortest = max(1, round(SHORTEST * asked.steps))
-    steps = whole(shortest, asked.steps, "log") if not asked.full_length and shortest < asked.steps else None
+    steps = None
+    if not asked.full_length:
+        first = first_score(asked.environment, parsed.parameters, made["algorithm"].num_envs)
+        shortest = max(1, round(SHORTEST * asked.steps), first)
+        steps = whole(shortest, asked.steps, "log") if shortest < asked.steps else None
     searched = space.make(made, parsed.given, steps, asked.space)
     described = {kind: run_directory.describe([one]) for kind, one in made.items()}
     runs = asked.trials * asked.seeds
@@ -120,6 +129,16 @@ def make_plan(parsed: Parsed, num_workers: int) -> Plan:
     given |= described | {"parameters": parsed.parameters, "places": places, "prune": not asked.complete}
     given["fresh_places"] = fresh_places
     return Plan(**given, space=searched.document())
+
+
+def first_score(environment: str, parameters: dict[str, Any], num_envs: int) -> int:
+    """Steps after which a run has a score: half of its instances have ended an episode of random play."""
+    env = make(environment, INSTANCES, 0, EVALUATION, parameters)
+    try:
+        length = first_episodes(env, LONGEST, np.random.default_rng(0))[:, 1]
+    finally:
+        env.close()
+    return num_envs * int(np.median(np.where(np.isnan(length), LONGEST, length)))
 
 
 # --------------------------------------------------------------------------------------------------------------- saying
