@@ -254,24 +254,24 @@ UNBIASED: list[tuple[Any, Callable]] = [  # an estimator, its mean advantage (S,
 
 @pytest.mark.parametrize(("estimator", "truth"), UNBIASED, ids=lambda x: str(x) if hasattr(x, "num_values") else "")
 def test_whole_episodes_need_no_critic(estimator, truth):
-    """2500 runs of 8 columns of two episodes; what is remembered comes from three rollouts before."""
+    """1250 runs of 8 columns of two episodes; what is remembered comes from three rollouts before."""
     mdp, memory = layered(), {}
     heads = wrong_heads(mdp, estimator)
     for seed in range(4):
-        found = simulate(mdp, 6, 20_000, False, seed)
-        estimate, memory = estimator(make_rollout(found, heads, 2500), memory)
+        found = simulate(mdp, 6, 10_000, False, seed)
+        estimate, memory = estimator(make_rollout(found, heads, 1250), memory)
     expected = truth(mdp, heads)[found["state"], found["action"]]
-    assert np.abs(scores(estimate.advantage.numpy() - expected, found, 2500)).max() < 4
+    assert np.abs(scores(estimate.advantage.numpy() - expected, found, 1250)).max() < 4
 
 
 def test_a_return_in_its_own_baseline_is_noticed():
     """The test above has the power to tell: less the mean of its own 16 episodes, an advantage is too small."""
     mdp, heads, estimator = layered(), np.zeros((5, 1)), MonteCarlo(GAMMA, True, "none")
-    found = simulate(mdp, 6, 20_000, False, 3)
-    advantage = estimator(make_rollout(found, heads, 2500), {})[0].advantage.unflatten(1, (2500, 8))
+    found = simulate(mdp, 6, 10_000, False, 3)
+    advantage = estimator(make_rollout(found, heads, 1250), {})[0].advantage.unflatten(1, (1250, 8))
     own = (advantage - advantage.mean((0, 2), keepdim=True)).flatten(1, 2)
     expected = centred(discounted)(mdp, heads)[found["state"], found["action"]]
-    assert np.abs(scores(own.numpy() - expected, found, 2500)).max() > 5
+    assert np.abs(scores(own.numpy() - expected, found, 1250)).max() > 5
 
 
 # ----------------------------------------------------------------- episodes that end in every way: the bias of a critic
@@ -460,9 +460,9 @@ CASES = [
 
 
 def advantages(case: Case, heads: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Of 40,000 columns (T, B); what was simulated; and the predicted mean for every entry."""
+    """Of 20,000 columns (T, B); what was simulated; and the predicted mean for every entry."""
     mdp = case.mdp
-    found = simulate(mdp, 9, 40_000, True, 1, case.off_policy)
+    found = simulate(mdp, 9, 20_000, True, 1, case.off_policy)
     log_ratio = np.log(by_ratio(mdp)) if case.off_policy else None
     advantage = case.estimator(make_rollout(found, heads, 1, log_ratio), case.memory)[0].advantage.numpy()
     every = np.stack([case.mean(mdp, heads, rows) for rows in range(1, 10)])
@@ -472,7 +472,7 @@ def advantages(case: Case, heads: np.ndarray) -> tuple[np.ndarray, dict[str, np.
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_with_the_exact_critic(case):
     advantage, found, expected = advantages(case, case.exact(case.mdp))
-    assert np.abs(scores(advantage - expected, found, 40_000)).max() < 4
+    assert np.abs(scores(advantage - expected, found, 20_000)).max() < 4
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -480,12 +480,12 @@ def test_with_a_wrong_critic(case):
     """The bias has the predicted sign and size; and it is one: what is left is not a number of each state."""
     mdp = case.mdp
     advantage, found, expected = advantages(case, wrong_heads(mdp, case.estimator))
-    assert np.abs(scores(advantage - expected, found, 40_000)).max() < 4
+    assert np.abs(scores(advantage - expected, found, 20_000)).max() < 4
     policy = other_policy(mdp) if case.off_policy else mdp.policy
     every = np.stack([case.mean(mdp, wrong_heads(mdp, case.estimator), rows) for rows in range(1, 10)])
     shift = (policy * every).sum(-1)[found["rows"] - 1, found["state"]]
     harmless = case.advantage(mdp)[found["state"], found["action"]] + shift
-    assert np.abs(scores(advantage - harmless, found, 40_000)).max() > 6
+    assert np.abs(scores(advantage - harmless, found, 20_000)).max() > 6
 
 
 def test_clipped_ratios_judge_a_policy_between():
@@ -494,12 +494,12 @@ def test_clipped_ratios_judge_a_policy_between():
     least = np.minimum(other_policy(mdp), mdp.policy)
     between = replace(mdp, policy=least / least.sum(1, keepdims=True))
     heads = between.value(GAMMA)[:, None]
-    found = simulate(mdp, 9, 40_000, True, 1, True)
+    found = simulate(mdp, 9, 20_000, True, 1, True)
     batch = make_rollout(found, heads, 1, np.log(by_ratio(mdp)))
     advantage = VTrace(GAMMA, 0.9)(batch, {})[0].advantage.numpy()
     for judged, bound in ((between, (0, 4)), (mdp, (6, ANY))):
         expected = (judged.action_value(GAMMA) - judged.value(GAMMA)[:, None])[found["state"], found["action"]]
-        assert bound[0] < np.abs(scores(advantage - expected, found, 40_000)).max() < bound[1]
+        assert bound[0] < np.abs(scores(advantage - expected, found, 20_000)).max() < bound[1]
 
 
 # ---------------------------------------------------------------------------------------- the gradients of algorithms
@@ -681,7 +681,7 @@ def test_standardised_the_gradient_is_shorter_by_the_standard_deviation(algorith
     """As the defaults are; the batch of 160 episodes is large enough to hide that it is in its own mean."""
     flag = "standardize_return" if isinstance(algorithm, REINFORCE) else "normalize_advantage"
     mdp, estimator = layered(), GAE(GAMMA, 1.0)
-    batch = make_rollout(simulate(mdp, 6, 20_000, False, 0), wrong_heads(mdp, estimator))
+    batch = make_rollout(simulate(mdp, 6, 10_000, False, 0), wrong_heads(mdp, estimator))
     spread = estimator(batch, {})[0].advantage.std().item()
     assert abs(spread - 1) > 0.5
     found = gradients(replace(algorithm, **{flag: True}), estimator)

@@ -17,8 +17,8 @@ ACTIONS = {"discrete": "cartpole", "continuous": "pendulum"}  # as in test_smoke
 START = """# Which estimator goes with which algorithm
 
 Any with any, unless mathematics forbids it; a pair that is forbidden is refused at the start, with the reason. The
-table is made by `tests/test_pairs.py`, from what the code refuses and from what `tests/test_smoke.py` trains: three
-runs side by side, three iterations, on `cartpole` (discrete actions) and `pendulum` (continuous ones).
+table is made by `tests/test_pairs.py`, from what the code refuses and from what `tests/test_smoke.py` trains: two runs
+side by side, two iterations, on `cartpole` (discrete actions) and `pendulum` (continuous ones).
 
 | estimator | actions | {algorithms} |
 | --- | --- |{rule}
@@ -32,16 +32,8 @@ Estimators that predict the return inside the time limit want one: `static_mixtu
 
 
 def trained() -> set[tuple[str, str, str]]:
-    """(algorithm, estimator, environment) of every case of test_smoke.py that trains a pair."""
-    axes = {}
-    for mark in test_smoke.test_every_combination.pytestmark:
-        axes[mark.args[0]] = mark.args[1]
-    return {
-        (algorithm, estimator, environment)
-        for algorithm in axes["algorithm"]
-        for estimator in axes["estimator"]
-        for environment in axes["environment"]
-    }
+    """(algorithm, estimator, environment) of every case of test_smoke.py that trains a pair, the slow ones too."""
+    return {tuple(getattr(one, "values", one)) for one in test_smoke.combinations()}
 
 
 def refusal(algorithm: str, estimator: str, environment: str) -> str | None:

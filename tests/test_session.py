@@ -137,13 +137,13 @@ def iterations(directory):
 @pytest.mark.parametrize("num_runs", [1, 4])
 @pytest.mark.parametrize("environment", ["cartpole", "pendulum"])
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, environment, num_runs):
-    common = {"policy": TINY, "num_runs": num_runs, "num_threads": 2, "total_steps": 12 * STEPS}
+    common = {"policy": TINY, "num_runs": num_runs, "num_threads": 2, "total_steps": 8 * STEPS}
     whole = train(environment, SMALL, out=tmp_path / "whole", **common)
     parts = tmp_path / "parts"
-    first = train(environment, SMALL, out=parts, stop=after(3), **common)
-    assert (first.stopped, first.total_steps, iterations(parts)) == ("interrupt", 3 * STEPS, [1, 2, 3])
-    second = train(resume=parts, stop=after(4, "terminate"))
-    assert (second.stopped, second.total_steps) == ("terminate", 7 * STEPS)
+    first = train(environment, SMALL, out=parts, stop=after(2), **common)
+    assert (first.stopped, first.total_steps, iterations(parts)) == ("interrupt", 2 * STEPS, [1, 2])
+    second = train(resume=parts, stop=after(3, "terminate"))
+    assert (second.stopped, second.total_steps) == ("terminate", 5 * STEPS)
     listener = Listener()
     last = train(resume=parts, view=listener)
     assert same(tmp_path / "whole", parts) and listener.messages == []
@@ -686,7 +686,7 @@ def test_episode_means_are_those_of_the_last_hundred_episodes():
                 ended[runs[row // shard.env.num_envs]].append(episode)
 
     listener = Listener(collect)
-    common = {"policy": TINY, "num_runs": 3, "num_threads": 2, "total_steps": 20 * 256}
+    common = {"policy": TINY, "num_runs": 3, "num_threads": 2, "total_steps": 14 * 256}
     train("cartpole", replace(SMALL, rollout_length=64), view=listener, **common)
     assert min(len(own) for own in ended) > 100
     for run, own in enumerate(ended):

@@ -102,11 +102,14 @@ def test_parts_and_masks_of_the_observation():
 
 
 def test_structure_changes_shapes():
-    env = make(ARENA, 2, 0, parameters={"num_players": 5, "life": 4})
+    def plain(num_envs: int, **parameters) -> CompiledEnv:
+        return CompiledEnv(define(ARENA, compile=False, parameters=parameters), num_envs, 0)
+
+    env = plain(2, num_players=5, life=4)
     assert env.num_agents == 5 and env.num_rows == 10 and env.state.cell.shape == (2, 5)
     assert (env.state.health == 4).all()
     env.step(np.zeros((10, 2), np.int64))
-    small = make(ARENA, 1, 0, parameters={"size": 2})
+    small = plain(1, size=2)
     assert small.observation_space["image"].shape == (2,)
     assert make(ARENA, 1, 0).num_agents == 3
     assert settings(ARENA)._fields == ("life", "away", "meals", "num_players", "size")
