@@ -44,7 +44,7 @@ def check(training: Training, iterations=2, learns=True) -> None:
 
 
 def combinations() -> list:
-    """All of them on cartpole; on pendulum each algorithm with gae and each estimator with ppo, and the rest is slow."""
+    """All on cartpole; on pendulum each algorithm with gae and each estimator with ppo, and the rest is slow."""
     found = []
     for algorithm, estimator in product(components.names("algorithm"), components.names("estimator")):
         found.append((algorithm, estimator, "cartpole"))
