@@ -178,7 +178,7 @@ def test_the_true_gradient_of_a_solved_walk():
     solved = walk(policy)
     value = np.linalg.solve(np.eye(STATES) - solved[3], solved[1][:, 1] * END[2:] + solved[1][:, 0] * END[:-2])
     estimators = {"one step": NStep(gamma=1.0, num_steps=1)}
-    settings = Settings(num_envs=16, rollout_length=64, num_runs=4, num_batches=8, fit_steps=10_000, true_steps=200_000)
+    settings = Settings(num_envs=16, rollout_length=64, num_runs=4, num_batches=8, fit_steps=5_000, true_steps=80_000)
     clouds = measure("random_walk", policy, TABLE, estimators, settings, parameters=WALK, num_threads=2)
     exact = expected_gradient(solved, following(value))
     mean = clouds.parts.mean(0)
@@ -195,7 +195,7 @@ def test_the_noise_of_a_solved_bandit():
     With rewards around 4 the baseline takes nine tenths of it away.
     """
     policy, shift = policy_of("bandit"), {"shift": 4.0}
-    settings = Settings(num_envs=64, rollout_length=4, num_runs=4, num_batches=600, fit_steps=20_000, true_steps=60_000)
+    settings = Settings(num_envs=64, rollout_length=4, num_runs=4, num_batches=400, fit_steps=20_000, true_steps=60_000)
     estimators = {"baseline": MonteCarlo(gamma=1.0), "none": MonteCarlo(gamma=1.0, baseline="none")}
     clouds = measure("bandit", policy, TABLE, estimators, settings, parameters=shift, num_threads=1)
     with torch.no_grad():
@@ -257,7 +257,7 @@ def test_short_corridor_without_observation():
     q = float(chance[0])
     slope = (2 * q * (1 - q) + (4 - 2 * q) * (1 - 2 * q)) / (q * (1 - q)) ** 2 * q * (1 - q)
     exact = np.array([slope, -slope, slope, -slope]) / ((4 - 2 * q) / (q * (1 - q)))
-    settings = Settings(num_envs=32, rollout_length=8, num_runs=3, num_batches=6, fit_steps=2_000, true_steps=200_000)
+    settings = Settings(num_envs=32, rollout_length=8, num_runs=3, num_batches=6, fit_steps=1_000, true_steps=80_000)
     clouds = measure("short_corridor", policy, TABLE, {"lone": GAE()}, settings, num_threads=1)
     error = np.linalg.norm(clouds.parts.mean(0) - exact) / np.linalg.norm(exact)
     assert error < 4 * clouds.truth["relative_standard_error"] < 0.4  # one number, in two ways

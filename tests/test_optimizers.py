@@ -17,7 +17,7 @@ from ridgeline.policies import MLP
 from ridgeline.population import Population
 from ridgeline.training import Training
 
-SMALL = PPO(num_envs=8, rollout_length=16, optimizer="muon")
+SMALL = PPO(num_envs=8, rollout_length=16, num_epochs=2, optimizer="muon")
 ODD = PPO(num_envs=5, rollout_length=13, num_minibatches=5, num_epochs=2, optimizer="muon")
 SHAPES = [(64, 4), (4, 64), (17, 9), (9, 17), (33, 33), (1, 8), (8, 1), (7,), (6, 3, 2, 2)]
 MATRICES = [(64, 4), (4, 64), (17, 9), (9, 17), (33, 33), (0, 0), (0, 0), (0, 0), (6, 12)]

@@ -39,7 +39,7 @@ def test_interquartile_mean_and_its_interval():
 
 def test_returns_and_kl_of_a_curve(monkeypatch):
     """CartPole: returns between its shortest and longest episodes, and steps that TRPO keeps inside its bound."""
-    monkeypatch.setattr(pictures, "RUNS", 4)
+    monkeypatch.setattr(pictures, "RUNS", 2)
     policy = pictures.MLP(normalize_observation=False)
     found = pictures.curve("cartpole", pictures.TRPO(4, 64), pictures.GAE(), 25 * 256, policy, kl=True)
     assert found["steps"] == list(range(256, 26 * 256 - 255, 256))

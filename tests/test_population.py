@@ -19,7 +19,7 @@ from ridgeline.policies import MLP
 from ridgeline.population import Population
 from ridgeline.training import Training, TrainingError
 
-SMALL = PPO(num_envs=8, rollout_length=16)
+SMALL = PPO(num_envs=8, rollout_length=16, num_epochs=2)
 ODD = PPO(num_envs=5, rollout_length=13, num_minibatches=5, num_epochs=2)  # nothing is a power of two
 
 
@@ -60,10 +60,10 @@ def assert_same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> N
 )
 def test_a_run_has_the_same_bits_in_every_population(environment, algorithm, policy):
     """Alone, as one of 8, and at another place among others: parameters, optimizer, normalisers, environments."""
-    eight = train(environment, range(8), 4, algorithm, policy=policy)
-    mixed = train(environment, [9, 7, 3, 0], 4, algorithm, policy=policy)
+    eight = train(environment, range(8), 3, algorithm, policy=policy)
+    mixed = train(environment, [9, 7, 3, 0], 3, algorithm, policy=policy)
     for run in (0, 3, 7):
-        alone = train(environment, [run], 4, algorithm, policy=policy)
+        alone = train(environment, [run], 3, algorithm, policy=policy)
         assert_same(state(alone, 0), state(eight, run))
         assert_same(state(mixed, mixed.seeds.index(run)), state(eight, run))
     assert not torch.equal(state(eight, 0)["flat"], state(eight, 1)["flat"])
@@ -108,7 +108,7 @@ def test_each_run_has_its_own_coefficients():
 
 @pytest.mark.parametrize("field", ["normalize_advantage", "anneal_learning_rate", "num_epochs", "target_kl"])
 def test_what_is_no_coefficient_must_be_equal(field):
-    other = dataclasses.replace(SMALL, **{field: {"num_epochs": 2, "target_kl": 0.01}.get(field, False)})
+    other = dataclasses.replace(SMALL, **{field: {"num_epochs": 3, "target_kl": 0.01}.get(field, False)})
     with pytest.raises(ValueError, match=f"{field} differs between the runs of one population"):
         Training("cartpole", [SMALL, other], total_steps=1000)
 
@@ -250,7 +250,7 @@ def test_a_plain_module_trains_directly_and_mapped():
     assert not torch.equal(state(three, 0)["flat"], state(three, 2)["flat"])
     assert torch.equal(nn.utils.parameters_to_vector(own.parameters()), module.shards[0].population.flat[0])
     for training in (direct, three):
-        assert training.shards[0].population.update_count.tolist() == [32] * training.num_runs
+        assert training.shards[0].population.update_count.tolist() == [16] * training.num_runs
     policies = three.policies()
     observation = torch.randn(5, 4)
     for run, policy in enumerate(policies):
