@@ -199,7 +199,7 @@ def test_compiled_is_plain_python_is_a_double_loop(name, limit):
         compiled, uncompiled = compiled._replace(max_episode_steps=limit), uncompiled._replace(max_episode_steps=limit)
     own = compiled.max_episode_steps or NO_LIMIT
     num_envs, length = (1, own + 5 if own <= 300 else 205) if limit == "own" else (4, 60)
-    length = min(length, 1000 // (num_envs * compiled.num_agents))
+    length = min(length, 500 // (num_envs * compiled.num_agents))
     action = random_action(name, length, num_envs)
     with np.errstate(over="ignore"):  # the generator's arithmetic wraps around
         expected = by_hand(compiled, num_envs, 5, action)
@@ -412,12 +412,15 @@ def test_draw_shows_the_state(name):
     definition = definition_of(name)
     env = CompiledEnv(definition, 1, 0)
     frames = []
-    for action in random_action(name, 10, 1):
-        canvas = Canvas(*getattr(definition.module, "canvas_size", (480, 360)))
-        assert env.draw(0, canvas)
-        frames.append(canvas.pixels())
+    for number, action in enumerate(random_action(name, 10, 1)):
+        if number % 3 == 0:
+            canvas = Canvas(*getattr(definition.module, "canvas_size", (480, 360)))
+            assert env.draw(0, canvas)
+            frames.append(canvas.pixels())
         env.step(action)
-    assert len(np.unique(frames[-1].reshape(-1, 3), axis=0)) >= 3, "a picture has more than a ground and one colour"
+    assert len(np.unique(frames[-1] @ np.array([1, 256, 65536]))) >= 3, (
+        "a picture has more than a ground and one colour"
+    )
     assert any((frame != frames[0]).any() for frame in frames[1:])
 
 

@@ -18,7 +18,7 @@ def test_the_command_writes_a_file_that_trains_at_once(tmp_path, monkeypatch, ca
     assert "Wrote my_game.py" in capsys.readouterr().out
     text = (tmp_path / "my_game.py").read_text(encoding="utf-8")
     assert text.startswith('"""My game: ') and "ridgeline train my_game.py" in text and "{" not in text.split('"""')[1]
-    result = ridgeline.train("my_game.py", total_steps=60_000, num_runs=2, num_threads=1)
+    result = ridgeline.train("my_game.py", total_steps=60_000, num_threads=1)
     random = CompiledEnv(define(tmp_path / "my_game.py"), 200, 0)
     generator, ended = np.random.default_rng(0), []
     for _ in range(400):

@@ -106,7 +106,7 @@ def test_no_forbidden_action_is_ever_taken(monkeypatch, action_space):
     training = start(monkeypatch, mixed(action_space, picture=False), action_space, (0, 1))
     (shard,) = training.shards
     sizes, forbidden = ([3] if action_space is TWO else [2, 3]), 0
-    for _ in range(10):
+    for _ in range(5):
         training.iterate()
         rollout = shard.env._rollout
         mask = unpack(shard.env.observation_space, rollout.observation[:-1])["action_mask"]

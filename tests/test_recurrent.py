@@ -234,7 +234,7 @@ def test_every_estimator_takes_a_memory(monkeypatch, estimator):
 
 def test_resume_is_exact(tmp_path):
     """Stopped and continued equals uninterrupted, the remembered states included."""
-    policy, ppo = GRU(hidden_sizes=(8,), state_size=6), PPO(num_envs=4, rollout_length=16)
+    policy, ppo = GRU(hidden_sizes=(8,), state_size=6), PPO(num_envs=4, rollout_length=16, num_epochs=2)
     settings = {"total_steps": 640, "num_runs": 2, "num_threads": 1, "parameters": {"delay": 9}}
     whole = ridgeline.train("memory", ppo, "gae", policy, out=tmp_path / "whole", **settings)
     count = iter(range(100))

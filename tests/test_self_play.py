@@ -184,7 +184,7 @@ def test_replace_begins_the_pool_anew(monkeypatch):
 def test_from_the_outside(tmp_path):
     """A real game: the option is part of the run directory, and a resumed run knows it."""
     settings = {"total_steps": 1024, "num_runs": 2, "num_threads": 1}
-    ppo = PPO(num_envs=8, rollout_length=16)
+    ppo = PPO(num_envs=8, rollout_length=16, num_epochs=2)
     whole = ridgeline.train("connect_four", ppo, self_play=0.5, out=tmp_path / "whole", **settings)
     count = iter(range(100))
     ridgeline.train(

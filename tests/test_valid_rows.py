@@ -129,7 +129,7 @@ def test_garbage_changes_no_bit(monkeypatch, algorithm, runs):
 @pytest.mark.parametrize("estimator", components.names("estimator"))
 def test_garbage_changes_no_estimate(monkeypatch, estimator):
     clean, dirty = (start(monkeypatch, "ppo", estimator, garbage=garbage) for garbage in (None, np.nan))
-    for _ in range(3):
+    for _ in range(2):
         clean.iterate(), dirty.iterate()
     assert not any(dirty.frozen) and different(state(clean), state(dirty)) == []
 
