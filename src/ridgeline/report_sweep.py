@@ -50,7 +50,7 @@ def _page(ledger: Ledger, study: Study) -> dict[str, Any]:
     names = [name for name in _varying(trials)]
     if scored and names:
         columns = [(name, [trials[place].configuration.get(name) for place in scored]) for name in names]
-        columns.append((spared, rounded(cost[scored])))
+        columns.append((f"{spared} of a run", rounded(cost[scored])))
         labels = [f"trial {trials[place].trial}" for place in scored]
         sections += trial_sections(columns, score[scored].tolist(), "the sweep", len(names), labels)
     sections += _judged(trials) + _curves(ledger, study, trials, score) + [_table(trials, score, cost, names)]
