@@ -209,7 +209,7 @@ def row(name: str, known: dict[str, dict[str, Any]]) -> str:
         returns = [value for value in trained["returns"] if value is not None]
         mean, low, high = interval(returns)
         failed = f", {trained['failures']} failed" if trained["failures"] else ""
-        balanced = BEST[name].endswith("(both sides)")
+        balanced = BEST[name].endswith(("(both sides)", "nothing to decide"))
         verdict = "" if balanced or low > random["mean"] + 2 * random["standard_error"] else "; *not learned*"
         cells.append(
             f"{number(mean)} ({number(low)} .. {number(high)}; {len(returns)} runs{failed}, "
