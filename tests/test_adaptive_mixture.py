@@ -326,7 +326,7 @@ class World:
         )  # fmt: skip
 
 
-BATCHES = 10_000
+BATCHES = 20_000
 CENTRE = np.linspace(-1, 1, COUNT)  # any, if it does not depend on the rollout
 
 
@@ -350,7 +350,7 @@ def per_instance(rollout):
 
 @pytest.fixture(scope="module")
 def batches():
-    """10,000 rollouts of two instances and three steps: b (B, C) and wMw (B,) as computed, w, and what they are of."""
+    """20,000 rollouts of two instances and three steps: b (B, C) and wMw (B,) as computed, w, and what they are of."""
     world, w = World(), np.random.default_rng(7).normal(size=COUNT)
     rollout = world.rollout(np.random.default_rng(1), BATCHES, 2, 3)
     vector, power = np.empty((BATCHES, COUNT)), np.empty(BATCHES)
@@ -368,13 +368,13 @@ def errors(sample, exact):
 
 def test_b_is_unbiased_however_wrong_the_critic(batches):
     exact = batches.exact @ batches.exact[-1]
-    assert errors(batches.vector, 0.0).min() > 20  # there is something to miss
+    assert errors(batches.vector, 0.0).min() > 30  # there is something to miss
     assert errors(batches.vector, exact).max() < 4.5
     g, r, advantage, psi = batches.parts
     crosswise = (np.einsum("rcp,rp->rc", g[:, 0], r[:, 1]) + np.einsum("rcp,rp->rc", g[:, 1], r[:, 0])) / 2
     np.testing.assert_allclose(batches.vector, crosswise, atol=1e-4)
     # both factors from the same rows: fails
-    assert errors(np.einsum("rncp,rnp->rc", g, r) / 2, exact).min() > 8
+    assert errors(np.einsum("rncp,rnp->rc", g, r) / 2, exact).min() > 10
     # the batch's own mean taken off: fails
     mean = advantage.mean((0, 2)) - CENTRE
     g = g - mean[:, None, :, None] * psi.mean(0)[:, :, None]
@@ -395,7 +395,7 @@ def test_what_the_weights_minimise_is_the_error_of_the_mixture(batches):
 def test_instances_that_differ():
     """Rewards of opposite sign: b is the mean over all pairs of instances, which no fixed split would give."""
     world, sign = World(), np.array([1.0, 1.0, -1.0, -1.0])
-    rollout = world.rollout(np.random.default_rng(3), 3000, 4, 3, sign)
+    rollout = world.rollout(np.random.default_rng(3), 6000, 4, 3, sign)
     vector = np.array([b for _, b in statistics(rollout, 4)])
     mean = np.array([world.gradient(3, one) for one in sign])  # (N, C, P)
 
@@ -518,12 +518,12 @@ def cosine(weight, truth, noise):
 
 
 def test_where_nothing_is_to_be_gained_the_prior_stays():
-    """All components have the same gradient and noise of the same size: the equal mixture is best. 60 streams each."""
+    """All components have the same gradient and noise of the same size: the equal mixture is best. 200 streams each."""
     rng, truth, noise = np.random.default_rng(0), np.full((COUNT, 20), 0.3), np.ones(COUNT)
-    opened = [stream("gated", rng, truth, noise, 60) for _ in range(60)]
-    assert sum(e.weights(memory)[1]["mixture_adapted"] > 0 for e, memory in opened) < 6
+    opened = [stream("gated", rng, truth, noise, 60) for _ in range(200)]
+    assert sum(e.weights(memory)[1]["mixture_adapted"] > 0 for e, memory in opened) < 20
     best, quality, distance = cosine(PRIOR, truth, noise), [], []
-    for _ in range(60):
+    for _ in range(200):
         estimator, memory = stream("shrunk", rng, truth, noise, 60)
         weight, _ = estimator.weights(memory)
         quality.append(cosine(weight, truth, noise) / best)
