@@ -241,6 +241,9 @@ def test_two_processes_compile_at_once_and_a_third_finds_it_compiled(tmp_path):
     total, misses = finish(start(path, directory))
     assert misses == "0" and total == pytest.approx(expected_total(1.0), rel=1e-12)
     assert sorted(directory.rglob("*")) == files
+    (path.parent / "helper.py").write_text(HELPER.replace("1.0", "2.0"), encoding="utf-8")
+    total, misses = finish(start(path, directory))
+    assert misses == "1" and total == pytest.approx(expected_total(2.0), rel=1e-12)
 
 
 def test_without_compilation_in_a_process_of_its_own(tmp_path):
