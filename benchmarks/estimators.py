@@ -51,7 +51,7 @@ TASKS = {
     "cartpole": Task("cartpole", {}, 60_000, "500"),
     "delayed_16": Task("delayed", {"delay": 16}, 120_000, "6.6"),
     "delayed_64": Task("delayed", {"delay": 64}, 120_000, "11.4"),
-    "delayed_256": Task("delayed", {"delay": 256}, 120_000, "30.6"),
+    "delayed_256": Task("delayed", {"delay": 256}, 400_000, "30.6"),
     "noisy_bandit": Task("noisy_bandit", {}, 60_000, "200"),
     "corridor": Task("corridor", {"length": 40}, 60_000, "-40"),
     "key_to_door": Task("key_to_door", {}, 120_000, "11.4"),
