@@ -9,7 +9,7 @@ import pytest
 from postgresql_server import postgresql
 
 from ridgeline.sweep.database import LedgerError
-from ridgeline.sweep.ledger import Ledger
+from ridgeline.sweep.ledger import LeaseLost, Ledger
 from ridgeline.sweep.records import MAX_ATTEMPTS, Run, Trial
 
 
@@ -115,6 +115,33 @@ def test_what_only_one_may_do(ledger):
     assert ledger.take(study, "suggest", "two", 60) and not ledger.take(study, "suggest", "one", 60)
 
 
+def test_only_the_holder_of_a_lease_writes(ledger):
+    study = ask(ledger, 1)
+    assert ledger.take(study, "plan", "one", 0.1)
+    with ledger.holding(study, "plan", "one"):
+        ledger.add_event(study, "widened", {})
+    time.sleep(0.15)
+    assert ledger.take(study, "plan", "two", 60)
+    with pytest.raises(LeaseLost, match="one no longer has the lease of 'plan'"), ledger.holding(study, "plan", "one"):
+        ledger.add_event(study, "widened", {})
+    with pytest.raises(ZeroDivisionError), ledger.holding(study, "plan", "two"):
+        ledger.add_event(study, "widened", {"number": 1 / 0})
+    ledger.leave(study, "plan", "one")  # not its own
+    assert not ledger.take(study, "plan", "one", 60)
+    ledger.leave(study, "plan", "two")
+    assert ledger.take(study, "plan", "one", 60)
+    assert len(ledger.events(study)) == 1
+
+
+def test_a_transaction_inside_another_is_part_of_it(ledger):
+    study = ask(ledger, 1)
+    with pytest.raises(LedgerError, match="seed 1 is for tuning"), ledger.database.transaction():
+        ledger.add_event(study, "candidates", {})
+        ledger.add_runs(study, 0, [100], "evaluation")
+        ledger.add_runs(study, 0, [1], "evaluation")
+    assert ledger.events(study) == [] and len(ledger.trials(study)[0].runs) == 3
+
+
 def test_events_and_studies(ledger):
     study = ask(ledger)
     ledger.add_event(study, "widened", {"name": "gamma", "high": 0.999})
@@ -149,7 +176,7 @@ def test_what_is_no_ledger_is_refused(tmp_path):
 # right behind the commit. 50 of them, killed by SIGKILL as `kill -9` would.
 KILLED = """
 import json, os, signal, sys
-from ridgeline.sweep.ledger import Ledger
+from ridgeline.sweep.ledger import LeaseLost, Ledger
 from ridgeline.sweep.records import Run, Trial
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)

@@ -20,15 +20,15 @@ from ridgeline.algorithms.ppo import PPO
 from ridgeline.estimators.gae import GAE
 from ridgeline.policies import MLP
 from ridgeline.run_directory import describe
-from ridgeline.sweep import outcome, space
+from ridgeline.sweep import outcome, plan, space
 from ridgeline.sweep.ledger import Ledger
-from ridgeline.sweep.plan import Plan, edges, hopeless
+from ridgeline.sweep.plan import Plan, Planner, edges, hopeless
 from ridgeline.sweep.ranges import choice, linear, log, whole
 from ridgeline.sweep.records import Claim, Run, Trial
 from ridgeline.sweep.sampler import suggest, values
 from ridgeline.sweep.space import Space
 from ridgeline.sweep.trainer import Trainer
-from ridgeline.sweep.worker import Worker
+from ridgeline.sweep.worker import Worker, components_of
 
 SMALL = PPO(num_envs=4, rollout_length=8, num_minibatches=2, num_epochs=2)
 
@@ -245,6 +245,28 @@ def test_a_sweep_by_one_worker(tmp_path):
     assert all(curves[run.trial, run.seed][-1][1] == run.score for trial in trials for run in trial.of("tuning"))
     ledger.close()
     assert torch.get_num_threads() == threads
+
+
+def test_suggesting_longer_than_the_lease_asks_for_nothing_twice(tmp_path, monkeypatch):
+    """While one suggests trials, its lease expires and another plans: one of them writes, and the sweep has its 4."""
+    first, second = (Ledger(tmp_path / "ledger.sqlite") for _ in range(2))
+    made = make_plan(trials=4, seeds=1, sampler="random")
+    study = first.create_study("first", "sweep", vars(made))
+    slow, quick = (Planner(ledger, study, made, components_of(made, {})) for ledger in (first, second))
+    suggest, asked = plan.suggest, []
+
+    def late(*given):
+        if not asked:
+            asked.append("one")
+            time.sleep(0.1)
+            assert not quick.step("two", 60.0)
+        return suggest(*given)
+
+    monkeypatch.setattr(plan, "suggest", late)
+    assert not slow.step("one", 0.05)
+    assert len(first.trials(study)) == 4
+    assert first.take(study, plan.LEASE, "three", 60.0)  # a step gives its lease back
+    first.close(), second.close()
 
 
 @pytest.mark.slow

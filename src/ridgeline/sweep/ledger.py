@@ -6,12 +6,17 @@ worker killed at any moment loses no finished run and leaves none twice.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ridgeline.sweep.database import LedgerError, connect
 from ridgeline.sweep.records import MAX_ATTEMPTS, OVER, SCHEMA, VERSION, Claim, Point, Run, Study, Trial
+
+
+class LeaseLost(RuntimeError):
+    """What a worker wanted to write down is another's to decide by now."""
 
 
 class Ledger:
@@ -229,6 +234,22 @@ class Ledger:
                 (now + seconds, study, work, worker),
             )
         return changed == 1
+
+    @contextmanager
+    def holding(self, study: int, work: str, worker: str) -> Iterator[None]:
+        """One transaction of the worker that still has the lease of `work`; raises LeaseLost where it has not, for
+        then another has decided meanwhile, knowing things that this one did not."""
+        with self.database.transaction():
+            query = "SELECT worker FROM lease WHERE study = ? AND work = ?"
+            if self.database.query(query, (study, work)) != [(worker,)]:
+                raise LeaseLost(f"{worker} no longer has the lease of {work!r}")
+            yield
+
+    def leave(self, study: int, work: str, worker: str) -> None:
+        """Give back the lease of `work`, if `worker` still has it."""
+        query = "DELETE FROM lease WHERE study = ? AND work = ? AND worker = ?"
+        with self.database.transaction():
+            self.database.execute(query, (study, work, worker))
 
     def workers(self, study: int) -> dict[str, int]:
         """Worker -> how many runs it has."""

@@ -1,4 +1,6 @@
-"""What a sweep does next, read from its ledger alone: whoever holds the lease `plan` may do it, at any time.
+"""What a sweep does next, read from its ledger alone: whoever holds the lease `plan` may do it, at any time. A lease is
+for one step. Who takes longer than it lasts (to suggest trials on a busy machine) finds that it is gone, and writes
+nothing down: another has planned meanwhile.
 
 trials      suggested in batches, so that something always waits for the workers
 hopeless    a trial is stopped once SHARE of its budget is behind it and its best seed is below the median of what
@@ -9,13 +11,14 @@ candidates  when all trials are over, the best are run again on fresh seeds
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from ridgeline.sweep import outcome, ranges
-from ridgeline.sweep.ledger import Ledger
+from ridgeline.sweep.ledger import LeaseLost, Ledger
 from ridgeline.sweep.ranges import Range
 from ridgeline.sweep.records import OVER, Trial
 from ridgeline.sweep.sampler import Cost, suggest
@@ -25,6 +28,8 @@ SHARE = 0.3  # of its budget that a trial may always use
 REFERENCES = 8  # trials that must have been as far, before one is called hopeless
 FRESH = 1_000_000  # the first evaluation seed is the first tuning seed and this
 LEASE = "plan"
+
+Holding = Callable[[], AbstractContextManager[None]]  # a transaction of who still has the lease
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,19 +90,26 @@ class Planner:
             return True
         if not self.ledger.take(self.study, LEASE, worker, lease_seconds):
             return False
-        trials = self.ledger.trials(self.study)
+        try:
+            return self._step(self.ledger.trials(self.study), lambda: self.ledger.holding(self.study, LEASE, worker))
+        except LeaseLost:
+            return False
+        finally:
+            self.ledger.leave(self.study, LEASE, worker)
+
+    def _step(self, trials: Sequence[Trial], holding: Holding) -> bool:
         if self.plan.prune:
             self._stop_hopeless(trials)
-        self._widen(trials)
-        if self._suggest(trials):
+        self._widen(trials, holding)
+        if self._suggest(trials, holding):
             return False
         if any(trial.state not in OVER for trial in trials):
             return False
-        return self._evaluate(trials)
+        return self._evaluate(trials, holding)
 
     # ----------------------------------------------------------------------------------------------------- suggesting
 
-    def _suggest(self, trials: Sequence[Trial]) -> bool:
+    def _suggest(self, trials: Sequence[Trial], holding: Holding) -> bool:
         """Ask for more trials where too few wait; whether more are to come."""
         plan = self.plan
         left = plan.trials - len(trials)
@@ -115,10 +127,11 @@ class Planner:
             space = self.space
             found = suggest(space, trials, count, plan.sampler, plan.seed, plan.cost)
             asked = [Trial(-1, one, int(one.get(STEPS, plan.steps)), space.shape(one), plan.sampler) for one in found]
-            self.ledger.add_trials(self.study, asked, plan.tuning_seeds)
+            with holding():
+                self.ledger.add_trials(self.study, asked, plan.tuning_seeds)
         return True
 
-    def _widen(self, trials: Sequence[Trial]) -> None:
+    def _widen(self, trials: Sequence[Trial], holding: Holding) -> None:
         """Widen, once, the ranges at whose edge the best trial lies."""
         over = [trial for trial in trials if trial.state in OVER]
         if 2 * len(over) < self.plan.trials or self.ledger.events(self.study, "widened"):
@@ -130,7 +143,8 @@ class Planner:
             assert isinstance(item, Range)
             if (wider := item.wider(edge)) != item:
                 changes[name] = {"edge": edge, "value": best[0].configuration[name]} | ranges.document(wider)
-        self.ledger.add_event(self.study, "widened", {"trial": best[0].trial if best else None, "ranges": changes})
+        with holding():
+            self.ledger.add_event(self.study, "widened", {"trial": best[0].trial if best else None, "ranges": changes})
 
     # ------------------------------------------------------------------------------------------------------- stopping
 
@@ -151,14 +165,15 @@ class Planner:
 
     # ----------------------------------------------------------------------------------------------------- evaluating
 
-    def _evaluate(self, trials: Sequence[Trial]) -> bool:
+    def _evaluate(self, trials: Sequence[Trial], holding: Holding) -> bool:
         """Run the best again on fresh seeds; whether that is over too."""
         plan = self.plan
         if not self.ledger.events(self.study, "candidates"):
             best = outcome.candidates(outcome.outcomes(trials), plan.candidates, plan.cost)
-            for one in best:
-                self.ledger.add_runs(self.study, one.trial, plan.evaluation_seeds, "evaluation")
-            self.ledger.add_event(self.study, "candidates", {"trials": [one.trial for one in best]})
+            with holding():
+                for one in best:
+                    self.ledger.add_runs(self.study, one.trial, plan.evaluation_seeds, "evaluation")
+                self.ledger.add_event(self.study, "candidates", {"trials": [one.trial for one in best]})
             return False
         if any(run.state not in OVER for trial in trials for run in trial.of("evaluation")):
             return False
