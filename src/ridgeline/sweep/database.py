@@ -1,8 +1,7 @@
 """The two databases that a ledger may be: a file of SQLite, or PostgreSQL past one machine.
 
 Both are used alike: every writing transaction is alone (SQLite's write lock, an advisory lock in PostgreSQL), so what
-it reads first still holds when it writes; one inside another is part of it; and time is the database's, so that
-machines need not agree on theirs.
+it reads first still holds when it writes; and time is the database's, so that machines need not agree on theirs.
 """
 
 import sqlite3
@@ -53,9 +52,6 @@ class SQLite:
     def transaction(self) -> Iterator[None]:
         """All or nothing, and no other writer meanwhile."""
         with self._one_thread:
-            if self._connection.in_transaction:
-                yield
-                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

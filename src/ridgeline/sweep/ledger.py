@@ -14,6 +14,8 @@ from typing import Any
 from ridgeline.sweep.database import LedgerError, connect
 from ridgeline.sweep.records import MAX_ATTEMPTS, OVER, SCHEMA, VERSION, Claim, Point, Run, Study, Trial
 
+Holder = tuple[str, str]  # (work, worker): who writes only as long as it has that lease
+
 
 class LeaseLost(RuntimeError):
     """What a worker wanted to write down is another's to decide by now."""
@@ -36,6 +38,17 @@ class Ledger:
 
     def close(self) -> None:
         self.database.close()
+
+    @contextmanager
+    def _writing(self, study: int, holder: Holder | None) -> Iterator[None]:
+        """A transaction; where a holder is named, only as long as it has its lease. Else LeaseLost is raised: another
+        has decided meanwhile, knowing things that this one did not."""
+        with self.database.transaction():
+            if holder is not None:
+                query = "SELECT worker FROM lease WHERE study = ? AND work = ?"
+                if self.database.query(query, (study, holder[0])) != [(holder[1],)]:
+                    raise LeaseLost(f"{holder[1]} no longer has the lease of {holder[0]!r}")
+            yield
 
     def now(self) -> float:
         """Seconds since 1970, by the database's clock."""
@@ -69,9 +82,9 @@ class Ledger:
     def end_study(self, study: int) -> None:
         self.database.execute("UPDATE study SET state = 'finished' WHERE study = ?", (study,))
 
-    def add_event(self, study: int, kind: str, detail: Mapping[str, Any]) -> None:
+    def add_event(self, study: int, kind: str, detail: Mapping[str, Any], holder: Holder | None = None) -> None:
         """Write down what the study decided."""
-        with self.database.transaction():
+        with self._writing(study, holder):
             query = "SELECT coalesce(max(number), 0) + 1 FROM event WHERE study = ?"
             number = self.database.query(query, (study,))[0][0]
             self.database.execute(
@@ -85,12 +98,15 @@ class Ledger:
 
     # -------------------------------------------------------------------------------------------------------- asking
 
-    def add_trials(self, study: int, trials: Iterable[Trial], seeds: Sequence[int], kind: str = "tuning") -> list[int]:
+    def add_trials(
+        self, study: int, trials: Iterable[Trial], seeds: Sequence[int], kind: str = "tuning",
+        holder: Holder | None = None,
+    ) -> list[int]:  # fmt: skip
         """Ask for trials, each with a run for every seed; their numbers, which are given here and follow without a gap.
 
         Raises LedgerError where a seed already serves the other kind.
         """
-        with self.database.transaction():
+        with self._writing(study, holder):
             self._take_seeds(seeds, kind)
             query = "SELECT coalesce(max(trial), -1) + 1 FROM trial WHERE study = ?"
             first, now = self.database.query(query, (study,))[0][0], self.now()
@@ -234,16 +250,6 @@ class Ledger:
                 (now + seconds, study, work, worker),
             )
         return changed == 1
-
-    @contextmanager
-    def holding(self, study: int, work: str, worker: str) -> Iterator[None]:
-        """One transaction of the worker that still has the lease of `work`; raises LeaseLost where it has not, for
-        then another has decided meanwhile, knowing things that this one did not."""
-        with self.database.transaction():
-            query = "SELECT worker FROM lease WHERE study = ? AND work = ?"
-            if self.database.query(query, (study, work)) != [(worker,)]:
-                raise LeaseLost(f"{worker} no longer has the lease of {work!r}")
-            yield
 
     def leave(self, study: int, work: str, worker: str) -> None:
         """Give back the lease of `work`, if `worker` still has it."""

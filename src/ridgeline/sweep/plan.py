@@ -11,14 +11,13 @@ candidates  when all trials are over, the best are run again on fresh seeds
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ridgeline.sweep import outcome, ranges
-from ridgeline.sweep.ledger import LeaseLost, Ledger
+from ridgeline.sweep.ledger import Holder, LeaseLost, Ledger
 from ridgeline.sweep.ranges import Range
 from ridgeline.sweep.records import OVER, Trial
 from ridgeline.sweep.sampler import Cost, suggest
@@ -28,8 +27,6 @@ SHARE = 0.3  # of its budget that a trial may always use
 REFERENCES = 8  # trials that must have been as far, before one is called hopeless
 FRESH = 1_000_000  # the first evaluation seed is the first tuning seed and this
 LEASE = "plan"
-
-Holding = Callable[[], AbstractContextManager[None]]  # a transaction of who still has the lease
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,25 +88,25 @@ class Planner:
         if not self.ledger.take(self.study, LEASE, worker, lease_seconds):
             return False
         try:
-            return self._step(self.ledger.trials(self.study), lambda: self.ledger.holding(self.study, LEASE, worker))
+            return self._step(self.ledger.trials(self.study), (LEASE, worker))
         except LeaseLost:
             return False
         finally:
             self.ledger.leave(self.study, LEASE, worker)
 
-    def _step(self, trials: Sequence[Trial], holding: Holding) -> bool:
+    def _step(self, trials: Sequence[Trial], holder: Holder) -> bool:
         if self.plan.prune:
             self._stop_hopeless(trials)
-        self._widen(trials, holding)
-        if self._suggest(trials, holding):
+        self._widen(trials, holder)
+        if self._suggest(trials, holder):
             return False
         if any(trial.state not in OVER for trial in trials):
             return False
-        return self._evaluate(trials, holding)
+        return self._evaluate(trials, holder)
 
     # ----------------------------------------------------------------------------------------------------- suggesting
 
-    def _suggest(self, trials: Sequence[Trial], holding: Holding) -> bool:
+    def _suggest(self, trials: Sequence[Trial], holder: Holder) -> bool:
         """Ask for more trials where too few wait; whether more are to come."""
         plan = self.plan
         left = plan.trials - len(trials)
@@ -127,11 +124,10 @@ class Planner:
             space = self.space
             found = suggest(space, trials, count, plan.sampler, plan.seed, plan.cost)
             asked = [Trial(-1, one, int(one.get(STEPS, plan.steps)), space.shape(one), plan.sampler) for one in found]
-            with holding():
-                self.ledger.add_trials(self.study, asked, plan.tuning_seeds)
+            self.ledger.add_trials(self.study, asked, plan.tuning_seeds, holder=holder)
         return True
 
-    def _widen(self, trials: Sequence[Trial], holding: Holding) -> None:
+    def _widen(self, trials: Sequence[Trial], holder: Holder) -> None:
         """Widen, once, the ranges at whose edge the best trial lies."""
         over = [trial for trial in trials if trial.state in OVER]
         if 2 * len(over) < self.plan.trials or self.ledger.events(self.study, "widened"):
@@ -143,8 +139,8 @@ class Planner:
             assert isinstance(item, Range)
             if (wider := item.wider(edge)) != item:
                 changes[name] = {"edge": edge, "value": best[0].configuration[name]} | ranges.document(wider)
-        with holding():
-            self.ledger.add_event(self.study, "widened", {"trial": best[0].trial if best else None, "ranges": changes})
+        detail = {"trial": best[0].trial if best else None, "ranges": changes}
+        self.ledger.add_event(self.study, "widened", detail, holder)
 
     # ------------------------------------------------------------------------------------------------------- stopping
 
@@ -165,15 +161,14 @@ class Planner:
 
     # ----------------------------------------------------------------------------------------------------- evaluating
 
-    def _evaluate(self, trials: Sequence[Trial], holding: Holding) -> bool:
+    def _evaluate(self, trials: Sequence[Trial], holder: Holder) -> bool:
         """Run the best again on fresh seeds; whether that is over too."""
         plan = self.plan
         if not self.ledger.events(self.study, "candidates"):
             best = outcome.candidates(outcome.outcomes(trials), plan.candidates, plan.cost)
-            with holding():
-                for one in best:
-                    self.ledger.add_runs(self.study, one.trial, plan.evaluation_seeds, "evaluation")
-                self.ledger.add_event(self.study, "candidates", {"trials": [one.trial for one in best]})
+            for one in best:  # all trials are over: whoever plans chooses the same
+                self.ledger.add_runs(self.study, one.trial, plan.evaluation_seeds, "evaluation")
+            self.ledger.add_event(self.study, "candidates", {"trials": [one.trial for one in best]}, holder)
             return False
         if any(run.state not in OVER for trial in trials for run in trial.of("evaluation")):
             return False
