@@ -1,4 +1,4 @@
-"""Learning curves of every estimator: `python benchmarks/estimators.py train|table|final|plot|list FILE.jsonl`.
+"""Learning curves of every estimator: `python benchmarks/estimators.py train|table|final|plot|pack|list FILE.jsonl`.
 
 A cell is one environment, one estimator and one rollout length: 16 runs side by side, PPO with the settings below, 1024
 rows per iteration whatever the length. Each cell is one JSON line of FILE, and what is there is not trained again: a
@@ -36,6 +36,8 @@ LAMBDAS = (0.5, 0.8, 0.9, 0.95, 1.0)
 GROUP = 8  # cells of GAE in one population
 FRESH = 1000  # first seed of the runs that judge the best pair of the grid: not those that chose it
 SAMPLES = 2000
+KEPT = 60  # iterations of each cell that are published
+MIXTURE = ("effective_horizon", "effective_trace", "mixture_adapted")
 
 
 class Task(NamedTuple):
@@ -260,9 +262,33 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
             print(f"{task}, T = {length}, {name}: {text}, {cell['core_seconds']} s of a core", flush=True)
 
 
+def pack(path: Path) -> None:
+    """Rewrite the file as it is published: KEPT of each cell's iterations at most, none of the grid's, and of the last
+    metrics those of the mixture; scores and intervals stay those of all iterations."""
+    lines = []
+    for cell in read(path):
+        if cell["estimator"] in GRID:
+            cell |= {"returns": [], "last": {}}
+        elif "iterations" not in cell:
+            count = len(cell["returns"][0])
+            places = np.unique(np.linspace(0, count - 1, min(count, KEPT)).round().astype(int))
+            cell["iterations"] = (places + 1).tolist()
+            cell["returns"] = [[run[place] for place in places] for run in cell["returns"]]
+            cell["last"] = {name: value for name, value in cell["last"].items() if name in MIXTURE}
+        lines.append(json.dumps(cell))
+    beside = path.with_suffix(".new")
+    beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    """The commit, marked where the code differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "../src", Path(__file__).name)
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 # ------------------------------------------------------------------------------------------------------- table and plot
@@ -356,7 +382,7 @@ def _chosen(text: str | None, known: list[str], default: list[str], kind: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train", "table", "final", "plot", "list"])
+    parser.add_argument("command", choices=["train", "table", "final", "plot", "pack", "list"])
     parser.add_argument("file", type=Path, nargs="?", default=Path("study.jsonl"))
     parser.add_argument("--tasks", help="separated by semicolons; parts of names will do")
     parser.add_argument("--estimators", help="likewise; without it all but the grid")
@@ -377,6 +403,8 @@ def main() -> None:
         print("\n".join([*TASKS, "", *ESTIMATORS, "", *GRID]))
     elif options.command == "train":
         study(options.file, options)
+    elif options.command == "pack":
+        pack(options.file)
     else:
         cells = [c for c in read(options.file) if c["task"] in options.tasks]
         cells = [c for c in cells if c["rollout_length"] in options.lengths]

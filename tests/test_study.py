@@ -114,6 +114,24 @@ def test_extra_heads_change_the_critic_alone(harness):
     training.close()
 
 
+def test_a_packed_file_shows_the_same(harness, tmp_path):
+    file = tmp_path / "study.jsonl"
+    returns = np.random.default_rng(0).normal(100, 1, (16, 200))
+    score, final = harness.scores(returns)
+    cell = {"task": "cartpole", "rollout_length": 64, "score": score, "final": final, "frozen": 0, "settings": {}}
+    cell |= {"returns": returns.tolist(), "last": {"mixture_adapted": [0.5] * 16, "entropy": [0.1] * 16}}
+    cells = [cell | {"estimator": name} for name in ("adaptive mixture", "grid (0.9, 0.5)")]
+    file.write_text("".join(json.dumps(one) + "\n" for one in cells), encoding="utf-8")
+    harness.pack(file)
+    packed, grid = harness.read(file)
+    assert harness.table([packed, grid]) == harness.table(cells)
+    assert len(packed["iterations"]) == harness.KEPT and packed["iterations"][::59] == [1, 200]
+    assert packed["returns"][3][-1] == returns[3, 199] and list(packed["last"]) == ["mixture_adapted"]
+    assert (grid["returns"], grid["last"]) == ([], {})
+    harness.pack(file)
+    assert harness.read(file) == [packed, grid]
+
+
 def test_the_page_shows_the_published_study(harness):
     """docs/estimator_study.md has the tables of benchmarks/estimator_study.jsonl, which agrees with itself."""
     text = (FILE.parents[1] / "docs" / "estimator_study.md").read_text(encoding="utf-8")
