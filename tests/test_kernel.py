@@ -341,8 +341,34 @@ def reset(""",
     env = CompiledEnv(define(write(tmp_path, source)), 1, 0)
     assert env.observation[0, 0] == 3.0 and env.step(np.array([1])).observation[0, 0] == 4.0
     module = env.definition.module
-    assert sorted(map(str, (one for (one,) in module.bounded.overloads))) == ["float64", "int64"]
-    assert len(module.mixed.overloads) == 2
+    bounded, mixed = (helper.get_overload.__self__.overloads for helper in (module.bounded, module.mixed))
+    assert sorted(map(str, (one for (one,) in bounded))) == ["float64", "int64"]
+    assert len(mixed) == 2
+
+
+def test_helpers_call_themselves_and_each_other_and_are_called_from_python(tmp_path, own_cache):
+    source = LINE.replace(
+        "def reset(",
+        """@compiled
+def factorial(count):
+    return 1 if count < 2 else count * factorial(count - 1)
+
+
+@compiled
+def even(count):
+    return True if count == 0 else odd(count - 1)
+
+
+@compiled
+def odd(count):
+    return False if count == 0 else even(count - 1)
+
+
+def reset(""",
+    ).replace("state.x = uniform(state)", "state.x = factorial(4) + even(10)")
+    definition = define(write(tmp_path, source))
+    assert CompiledEnv(definition, 1, 0).observation[0, 0] == 25.0
+    assert definition.module.factorial(5) == 120 and definition.module.odd(3)
 
 
 def test_parameters_change_without_compiling_again(tmp_path, own_cache):

@@ -59,7 +59,9 @@ def _before(t, state, start, states, previous):
             if start[run, t, row]:
                 line[:] = 0
             else:
-                line[:] = state[run, row] if t == 0 else states[run, t - 1, row]
+                before = state[run, row] if t == 0 else states[run, t - 1, row]
+                for i in range(len(line)):
+                    line[i] = before[i]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
@@ -142,7 +144,8 @@ def _lstm_back(t, gradient, kept, previous, dx, du, direct):
                 own[2 * size + i] = at_cell * enter * (one - new * new)
                 own[3 * size + i] = g[i] * shown * leave * (one - leave)
                 line[i], line[size + i] = np.float32(0), at_cell * stay
-            from_state[:] = own
+            for i in range(4 * size):  # from_state[:] = own would take 2 s to compile
+                from_state[i] = own[i]
 
 
 _FORWARD, _BACKWARD = {"gru": _gru, "lstm": _lstm}, {"gru": _gru_back, "lstm": _lstm_back}
