@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import traceback
 import types
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,25 @@ def local_sources(path: Path) -> list[Path]:
         if file in found or (file != path and is_library(file)):
             continue
         found.add(file)
-        try:
-            tree = ast.parse(file.read_bytes(), str(file))
-        except (SyntaxError, ValueError):
-            continue  # reported when it is loaded
-        for node in ast.walk(tree):
+        for node in _imports(file.read_bytes(), str(file)):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     pending += _find(alias.name, [path.parent, *map(Path, sys.path)])
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 above = file.parents[min(node.level, len(file.parents)) - 1]
                 roots = [above] if node.level else [path.parent, *map(Path, sys.path)]
                 for alias in node.names:
                     pending += _find(".".join(filter(None, (node.module, alias.name))), roots)
     return sorted(found)
+
+
+@lru_cache(maxsize=256)
+def _imports(source: bytes, name: str) -> list[ast.Import | ast.ImportFrom]:
+    try:
+        tree = ast.parse(source, name)
+    except (SyntaxError, ValueError):
+        return []  # reported when it is loaded
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def _find(name: str, roots: list[Path]) -> list[Path]:

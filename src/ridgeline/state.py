@@ -22,7 +22,8 @@ def compiled(function):
     options: dict[str, Any] = dict(nogil=True, error_model="numpy")
     dispatcher = numba.njit(**options)(function)
     # Compiled code calls a twin without what Python, or a pointer, would call: a sixth of the time of compiling.
-    twin = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+    options |= dict(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    twin = numba.njit(**options)(function)
     specialise = twin.get_call_template
 
     # Numba would compile a helper anew for each constant that it is called with: half of the time of `runner`. What is
