@@ -59,6 +59,20 @@ def difference(twin, name: str, row) -> float:
     return max(abs(float(theirs) - row[field]) for field, theirs in zip(TWINS[name].fields, twin.state, strict=True))
 
 
+def last_bit(name: str, row, action) -> float:
+    """How far Gymnasium's next state moves, at most, when one number of the state moves by its last bit."""
+    twin, moved = make_twin(name), []
+    for field in (None, *TWINS[name].fields):
+        for direction in (-np.inf, np.inf):
+            near = row.copy()
+            if field:
+                near[field] = np.nextafter(row[field], direction)
+            put(twin, name, near)
+            twin.step(action)
+            moved.append(twin.state)
+    return float(np.abs(np.array(moved) - moved[0]).max())
+
+
 def reward_tolerance(name: str, dtype) -> float:
     # Pendulum squares a float32 torque with NumPy's power, which is off in the last bit for 1 of 1,000 torques.
     return 1e-9 if name == "pendulum" and dtype == np.float32 else 1e-12
@@ -83,15 +97,21 @@ def test_one_step_from_random_states(name, dtype):
     action = sample_action(definition.action_space, generator, NUM_STATES)
     if dtype != np.int64:
         action = (1.5 * action).astype(dtype)  # a third lies outside of the bounds, to be clipped
-    num_terminated = 0
+    num_terminated = num_sensitive = 0
     for row, one_action in zip(state, action, strict=True):
         put(twin, name, row)
+        before = row.copy()
         _, their_reward, their_terminated, _, _ = twin.step(one_action)
         reward, terminated = step(row, one_action, definition.parameters)
         assert terminated == their_terminated
         assert abs(reward - float(their_reward)) <= reward_tolerance(name, dtype)
-        assert difference(twin, name, row) <= 1e-12
         num_terminated += terminated
+        if (far := difference(twin, name, row)) > 1e-12:
+            # 5 of 10,000 fast acrobots, whose step multiplies any rounding: in 4 of 10,000 Gymnasium's own result is
+            # that far from its equations' exact one. No more than by some last bits of the state (median 0.8).
+            assert name == "acrobot" and far <= 10 * last_bit(name, before, one_action)
+            num_sensitive += 1
+    assert num_sensitive < 10
     assert name == "pendulum" or 100 < num_terminated < NUM_STATES - 100, "both outcomes must have been compared"
 
 

@@ -108,23 +108,44 @@ def standard_normal(state):
 
 
 @compiled
-def sine_cosine(x):
-    """(sin x, cos x) within 2e-16: without a library call up to 45 degrees, where it is three times as fast.
-
-    The polynomials are those of fdlibm (Sun Microsystems 1993).
-    """
-    if abs(x) > 0.7853981633974483:
-        return math.sin(x), math.cos(x)
+def _near_sine_cosine(x):
+    """`sine_cosine` up to 45 degrees: fdlibm's polynomials (Sun Microsystems 1993), with their terms in pairs, which a
+    processor computes side by side."""
     z = x * x
-    tail = -1.98412698298579493134e-04 + z * (
-        2.75573137070700676789e-06 + z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)
+    z2 = z * z
+    z4 = z2 * z2
+    low = -1.66666666666666324348e-01 + z * 8.33333333332248946124e-03
+    middle = -1.98412698298579493134e-04 + z * 2.75573137070700676789e-06
+    high = -2.50507602534068634195e-08 + z * 1.58969099521155010221e-10
+    sine = x + x * z * ((low + z2 * middle) + z4 * high)
+    low = 4.16666666666666019037e-02 + z * -1.38888888888741095749e-03
+    middle = 2.48015872894767294178e-05 + z * -2.75573143513906633035e-07
+    high = 2.08757232129817482790e-09 + z * -1.13596475577881948265e-11
+    return sine, (1.0 - 0.5 * z) + z2 * ((low + z2 * middle) + z4 * high)
+
+
+@compiled
+def sine_cosine(x):
+    """(sin x, cos x) of a float64, where |x| <= 1e6 within 2.5e-16 and within 3 units in the last place.
+
+    There it needs additions and multiplications alone: the same bits on every machine, and faster than the C library,
+    which answers beyond. The nearest multiple of a quarter turn is taken away first (Cody & Waite 1980): pi / 2 is the
+    sum of three numbers, and multiples of the first two, of 33 bits, are exact.
+    """
+    if abs(x) <= 0.7853981633974483:
+        return _near_sine_cosine(x)
+    if not abs(x) <= 1e6:  # or not a number
+        return math.sin(x), math.cos(x)
+    turns = (x * 0.6366197723675814 + 6755399441055744.0) - 6755399441055744.0  # rounded: a sum of that size is whole
+    sine, cosine = _near_sine_cosine(
+        x - turns * 1.5707963267341256 - turns * 6.077100506303966e-11 - turns * 2.0222662487959506e-21
     )
-    sine = x + z * x * (-1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 + z * tail))
-    tail = 2.48015872894767294178e-05 + z * (
-        -2.75573143513906633035e-07 + z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11)
-    )
-    tail = z * (4.16666666666666019037e-02 + z * (-1.38888888888741095749e-03 + z * tail))
-    return sine, 1.0 - (0.5 * z - z * tail)
+    quarter = int(turns)
+    if quarter & 1:
+        sine, cosine = cosine, -sine
+    if quarter & 2:
+        sine, cosine = -sine, -cosine
+    return sine, cosine
 
 
 def seed_rows(state: np.ndarray, seed: int, purpose: int) -> None:

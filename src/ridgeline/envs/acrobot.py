@@ -12,7 +12,8 @@ Reward: -1 for every step, 0 for the one that reaches the line.
 Start: angles and velocities uniform in -0.1 .. 0.1.
 End: terminated when -cos(angle_1) - cos(angle_1 + angle_2) > 1; truncated at 500 steps.
 Source: Sutton 1996; Sutton & Barto 2018, equations of the book; Gymnasium 1.4 Acrobot-v1 (Runge-Kutta 4, 0.2 s).
-Differs: random numbers come from the kernel; the starting state is not rounded to float32.
+Differs: random numbers come from the kernel; the starting state is not rounded to float32; the accelerations solve the
+    same two equations in one go, which changes last bits.
 Version: 1
 """
 
@@ -22,9 +23,12 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import compiled, state_dtype, uniform_between
+from ridgeline.kernel import compiled, sine_cosine, state_dtype, uniform_between
 
-State = state_dtype(theta_1=np.float64, theta_2=np.float64, theta_1_dot=np.float64, theta_2_dot=np.float64)
+State = state_dtype(
+    theta_1=np.float64, theta_2=np.float64, theta_1_dot=np.float64, theta_2_dot=np.float64,
+    sine_1=np.float64, cosine_1=np.float64, sine_2=np.float64, cosine_2=np.float64,  # of both angles, for `observe`
+)  # fmt: skip
 
 MAX_DOT_1 = 4 * math.pi
 MAX_DOT_2 = 9 * math.pi
@@ -52,26 +56,35 @@ def reset(state, p):
     state.theta_2 = uniform_between(state, -0.1, 0.1)
     state.theta_1_dot = uniform_between(state, -0.1, 0.1)
     state.theta_2_dot = uniform_between(state, -0.1, 0.1)
+    look(state)
+
+
+@compiled
+def look(state):
+    """Both angles' sines and cosines."""
+    state.sine_1, state.cosine_1 = sine_cosine(state.theta_1)
+    state.sine_2, state.cosine_2 = sine_cosine(state.theta_2)
 
 
 @compiled
 def accelerations(theta_1, theta_2, theta_1_dot, theta_2_dot, torque, p):
-    """Both angular accelerations, with the terms in Gymnasium's order."""
-    cosine, sine = math.cos(theta_2), math.sin(theta_2)
+    """Both angular accelerations f and g: d1 f + d2 g = -phi_1 and d2 f + d3 g = right."""
+    sine_1, cosine_1 = sine_cosine(theta_1)
+    sine, cosine = sine_cosine(theta_2)
     m1, m2, l1, c1, c2 = p.mass_1, p.mass_2, p.length_1, p.centre_1, p.centre_2
-    d1 = m1 * (c1 * c1) + m2 * (l1 * l1 + c2 * c2 + 2 * l1 * c2 * cosine) + p.inertia + p.inertia
-    d2 = m2 * (c2 * c2 + l1 * c2 * cosine) + p.inertia
-    phi_2 = m2 * c2 * p.gravity * math.cos(theta_1 + theta_2 - math.pi / 2.0)
+    k = m2 * l1 * c2
+    d3 = m2 * (c2 * c2) + p.inertia
+    d2 = d3 + k * cosine
+    d1 = m1 * (c1 * c1) + m2 * (l1 * l1) + p.inertia + k * cosine + d2
+    phi_2 = m2 * c2 * p.gravity * (sine_1 * cosine + cosine_1 * sine)  # of the sum of both angles
     phi_1 = (
-        -m2 * l1 * c2 * (theta_2_dot * theta_2_dot) * sine
-        - 2 * m2 * l1 * c2 * theta_2_dot * theta_1_dot * sine
-        + (m1 * c1 + m2 * l1) * p.gravity * math.cos(theta_1 - math.pi / 2)
+        (m1 * c1 + m2 * l1) * p.gravity * sine_1
         + phi_2
-    )
-    acceleration_2 = (torque + d2 / d1 * phi_1 - m2 * l1 * c2 * (theta_1_dot * theta_1_dot) * sine - phi_2) / (
-        m2 * (c2 * c2) + p.inertia - (d2 * d2) / d1
-    )
-    return -(d2 * acceleration_2 + phi_1) / d1, acceleration_2
+        - k * sine * theta_2_dot * (theta_2_dot + 2.0 * theta_1_dot)
+    )  # fmt: skip
+    right = torque - phi_2 - k * sine * (theta_1_dot * theta_1_dot)
+    scale = 1.0 / (d1 * d3 - d2 * d2)
+    return -scale * (d3 * phi_1 + d2 * right), scale * (d1 * right + d2 * phi_1)
 
 
 @compiled
@@ -102,15 +115,16 @@ def step(state, action, p):
     state.theta_2 = wrap(b + h / 6.0 * (w1 + 2 * w2 + 2 * w3 + w4))
     state.theta_1_dot = min(max(theta_1_dot, -MAX_DOT_1), MAX_DOT_1)
     state.theta_2_dot = min(max(theta_2_dot, -MAX_DOT_2), MAX_DOT_2)
-    terminated = -math.cos(state.theta_1) - math.cos(state.theta_2 + state.theta_1) > 1.0
+    look(state)
+    terminated = state.sine_1 * state.sine_2 - state.cosine_1 * state.cosine_2 - state.cosine_1 > 1.0
     return 0.0 if terminated else -1.0, terminated
 
 
 def observe(state, observation, p):
-    observation[0] = math.cos(state.theta_1)
-    observation[1] = math.sin(state.theta_1)
-    observation[2] = math.cos(state.theta_2)
-    observation[3] = math.sin(state.theta_2)
+    observation[0] = state.cosine_1
+    observation[1] = state.sine_1
+    observation[2] = state.cosine_2
+    observation[3] = state.sine_2
     observation[4] = state.theta_1_dot
     observation[5] = state.theta_2_dot
 

@@ -60,7 +60,7 @@ def reset(state, p):
     state.x_dot = uniform_between(state, -0.05, 0.05)
     state.theta = math.pi + uniform_between(state, -0.05, 0.05)
     state.theta_dot = uniform_between(state, -0.05, 0.05)
-    state.sine, state.cosine = math.sin(state.theta), math.cos(state.theta)
+    state.sine, state.cosine = sine_cosine(state.theta)
 
 
 def step(state, action, p):

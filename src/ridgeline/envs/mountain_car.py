@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import state_dtype, uniform_between
+from ridgeline.kernel import sine_cosine, state_dtype, uniform_between
 
 State = state_dtype(position=np.float64, velocity=np.float64)
 
@@ -45,7 +45,8 @@ def reset(state, p):
 
 
 def step(state, action, p):
-    velocity = state.velocity + ((action - 1) * p.force + math.cos(3 * state.position) * (-p.gravity))
+    _, cosine = sine_cosine(3 * state.position)
+    velocity = state.velocity + ((action - 1) * p.force + cosine * (-p.gravity))
     velocity = min(max(velocity, -MAX_SPEED), MAX_SPEED)
     position = min(max(state.position + velocity, MIN_POSITION), MAX_POSITION)
     if position == MIN_POSITION and velocity < 0.0:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import state_dtype, uniform_between
+from ridgeline.kernel import sine_cosine, state_dtype, uniform_between
 
 State = state_dtype(position=np.float64, velocity=np.float64)
 
@@ -48,7 +48,8 @@ def reset(state, p):
 
 def step(state, action, p):
     number = action.dtype.type
-    pull = p.gravity * math.cos(3 * state.position)
+    _, cosine = sine_cosine(3 * state.position)
+    pull = p.gravity * cosine
     if abs(action[0]) <= 1.0:
         acceleration = np.float64(action[0] * number(p.power) - number(pull))
     else:

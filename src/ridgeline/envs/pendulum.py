@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import state_dtype, uniform_between
+from ridgeline.kernel import sine_cosine, state_dtype, uniform_between
 
 State = state_dtype(theta=np.float64, theta_dot=np.float64)
 
@@ -48,20 +48,22 @@ def reset(state, p):
 
 def step(state, action, p):
     number = action.dtype.type
+    sine, _ = sine_cosine(state.theta)
     torque = number(min(max(action[0], -MAX_TORQUE), MAX_TORQUE))
     angle = (state.theta + math.pi) % (2 * math.pi) - math.pi
     effort = np.float64(number(0.001) * (torque * torque))
     cost = angle * angle + 0.1 * (state.theta_dot * state.theta_dot) + effort
     push = np.float64(number(3.0 / (p.mass * (p.length * p.length))) * torque)
-    theta_dot = state.theta_dot + (3 * p.gravity / (2 * p.length) * math.sin(state.theta) + push) * p.time_step
+    theta_dot = state.theta_dot + (3 * p.gravity / (2 * p.length) * sine + push) * p.time_step
     state.theta_dot = min(max(theta_dot, -MAX_SPEED), MAX_SPEED)
     state.theta += state.theta_dot * p.time_step
     return -cost, False
 
 
 def observe(state, observation, p):
-    observation[0] = math.cos(state.theta)
-    observation[1] = math.sin(state.theta)
+    sine, cosine = sine_cosine(state.theta)
+    observation[0] = cosine
+    observation[1] = sine
     observation[2] = state.theta_dot
 
 

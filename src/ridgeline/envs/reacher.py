@@ -60,10 +60,11 @@ def reset(state, p):
     state.shoulder_dot = 0.0
     state.elbow_dot = 0.0
     radius, angle = REACH * math.sqrt(uniform(state)), uniform_between(state, -math.pi, math.pi)
-    state.target_x = radius * math.cos(angle)
-    state.target_y = radius * math.sin(angle)
-    state.cosines[0], state.sines[0] = math.cos(state.shoulder), math.sin(state.shoulder)
-    state.cosines[1], state.sines[1] = math.cos(state.elbow), math.sin(state.elbow)
+    sine, cosine = sine_cosine(angle)
+    state.target_x = radius * cosine
+    state.target_y = radius * sine
+    state.sines[0], state.cosines[0] = sine_cosine(state.shoulder)
+    state.sines[1], state.cosines[1] = sine_cosine(state.elbow)
     look(state, p)
 
 
@@ -78,25 +79,8 @@ def look(state, p):
 
 @compiled
 def turned(sine, cosine, angle):
-    """Sine and cosine of an angle plus `angle`: cheap for a small one; rounding adds up to 1e-13 at most.
-
-    The polynomials are those of `sine_cosine`, with their terms in pairs, which a processor computes side by side.
-    """
-    if abs(angle) > 0.7853981633974483:
-        small_sine, small_cosine = sine_cosine(angle)
-    else:
-        z = angle * angle
-        z2 = z * z
-        small_sine = angle + angle * z * (
-            (-1.66666666666666324348e-01 + z * 8.33333333332248946124e-03)
-            + z2 * ((-1.98412698298579493134e-04 + z * 2.75573137070700676789e-06)
-                    + z2 * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10))
-        )  # fmt: skip
-        small_cosine = (1.0 - 0.5 * z) + z2 * (
-            (4.16666666666666019037e-02 + z * -1.38888888888741095749e-03)
-            + z2 * ((2.48015872894767294178e-05 + z * -2.75573143513906633035e-07)
-                    + z2 * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11))
-        )  # fmt: skip
+    """Sine and cosine of an angle plus `angle`; rounding adds up to 1e-13 in an episode at most."""
+    small_sine, small_cosine = sine_cosine(angle)
     return sine * small_cosine + cosine * small_sine, cosine * small_cosine - sine * small_sine
 
 

@@ -65,8 +65,10 @@ max_episode_steps = 4_000
 
 def reset(state, p):
     state.cell[:] = DEADLY
-    for place in range(p.size * p.size):
-        state.cell[inside(place, p)] = EMPTY
+    for row in range(p.size):
+        first = inside(row * p.size, p)
+        for cell in range(first, first + p.size):
+            state.cell[cell] = EMPTY
     for agent in range(p.num_snakes):
         begin(state, agent, p)
     for _ in range(p.num_food):

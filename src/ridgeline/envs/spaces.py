@@ -17,7 +17,7 @@ Version: 1
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import state_dtype, uniform, uniform_between
+from ridgeline.kernel import next_random, state_dtype, uniform_between
 
 SIDE, NUM_BITS = 5, 5
 
@@ -39,9 +39,9 @@ def reset(state, p):
         for j in range(SIDE):
             state.image[i, j] = uniform_between(state, -1.0, 1.0)
             total += state.image[i, j]
-    count = 0
+    count, random = 0, next_random(state)
     for i in range(NUM_BITS):
-        state.bits[i] = 1 if uniform(state) < 0.5 else 0
+        state.bits[i] = np.int64((random >> np.uint64(i)) & np.uint64(1))
         count += state.bits[i]
     state.answer[0] = 1 if total > 0.0 else 0
     state.answer[1] = 1 if 2 * count > NUM_BITS else 0
