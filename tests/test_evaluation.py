@@ -400,11 +400,12 @@ def test_ctrl_c_gives_the_terminal_back(monkeypatch):
 
 def test_a_terminal_that_changes_its_size_is_cleared(monkeypatch):
     sizes = iter([(80, 24), (80, 24), (40, 10), (40, 10)])
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size(next(sizes)))
-    monkeypatch.setattr(evaluation.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: 0.0)
     out = Terminal()
-    watch(policies("cartpole"), out=out, environment="cartpole", max_frames=4)
+    with monkeypatch.context() as patched:  # no longer than needed: pytest -v asks for the size too
+        patched.setattr(shutil, "get_terminal_size", lambda: os.terminal_size(next(sizes)))
+        patched.setattr(evaluation.time, "sleep", lambda seconds: None)
+        patched.setattr(evaluation.time, "perf_counter", lambda: 0.0)
+        watch(policies("cartpole"), out=out, environment="cartpole", max_frames=4)
     pictures = out.getvalue().split("\x1b[H")[1:]
     assert [text.count("\r\n") for text in pictures] == [22, 22, 8, 8]
     assert out.getvalue().count("\x1b[2J") == 2
