@@ -14,13 +14,14 @@ from pathlib import Path
 import ridgeline
 
 ONE = """
-import sys, time
+import json, sys, time
 import numpy as np
 from ridgeline.environments import make
 from ridgeline.kernel import sample_action
+parameters = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
 for name in sys.stdin:
-    env = make(name.strip(), 8, 0)
-    env = make(name.strip(), max(1, 4096 // env.num_agents), 0)
+    env = make(name.strip(), 8, 0, parameters=parameters)
+    env = make(name.strip(), max(1, 4096 // env.num_agents), 0, parameters=parameters)
     actions = [sample_action(env.action_space, np.random.default_rng(i), env.num_rows) for i in range(16)]
     for part in range(7):  # the first one compiles
         best, end = np.inf, time.perf_counter() + 0.25
