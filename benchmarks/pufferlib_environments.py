@@ -1,9 +1,10 @@
 """PufferLib's environments beside ours on one core: `python benchmarks/pufferlib_environments.py FOLDER [gcc options]`.
 
-FOLDER is an unpacked source distribution of pufferlib 3.0.0 (its installation fetches raylib). Its C environments are compiled alone, without their
-pictures (with its own `-O2`, or the options given); 4096 agents step in one loop over instances as in its `vec_step`,
-random actions, observations written, without what its Python adds. Ours: as many rows. In turn, the best
-of three runs each, nanoseconds of CPU time per step (of several agents, each one's) of 16 steps in a row.
+FOLDER is an unpacked source distribution of pufferlib 3.0.0 (its installation fetches raylib). Its C environments are
+compiled alone, without their pictures (with its own `-O2`, or the options given); 4096 agents step in one loop over
+instances as in its `vec_step`, random actions, observations written, without what its Python adds. Ours: as many rows.
+In turn, the best of three runs each, nanoseconds of CPU time per step (of several agents, each one's) of 16 steps in a
+row.
 """
 
 import json
@@ -22,8 +23,8 @@ PONG = "width=500; e->height=640; e->paddle_width=20; e->paddle_height=70; e->ba
     "e->paddle_speed=8; e->ball_initial_speed_x=10; e->ball_initial_speed_y=1; e->ball_speed_y_increment=3; " \
     "e->ball_max_speed_y=13; e->max_score=21; e->frameskip=1; init(e);"  # fmt: skip
 SNAKE = "width=138; e->height=138; e->num_snakes=AGENTS; e->vision=5; e->food=512; " \
-    "e->leave_corpse_on_death=1; e->reward_food=0.1f; e->reward_corpse=0.1f; e->reward_death=-1; e->max_snake_length=64; " \
-    "init_csnake(e);"  # fmt: skip
+    "e->leave_corpse_on_death=1; e->reward_food=0.1f; e->reward_corpse=0.1f; e->reward_death=-1; " \
+    "e->max_snake_length=64; init_csnake(e);"  # fmt: skip
 GAMES = [
     ("cartpole", "Cartpole", "continuous=0; init(e);", 4, 2, 1, "float", "float", {}),
     ("pong", "Pong", PONG, 8, 3, 1, "float", "float", {"frames_per_action": 1}),
