@@ -58,6 +58,7 @@ class Row:
     steps: int | None = None  # None: as many as the reference
     seeds: int = 10
     greedy: bool = False  # deterministic evaluation of the final policy; else the last 100 training episodes
+    plays: str = ""  # where training changes the rewards: what the final policy plays instead, sampled, for its score
     differs: str = ""  # from the published settings
 
     @property
@@ -254,6 +255,12 @@ ROWS = {
         MLP(observation_clip=10.0), seeds=3, differs=_CLEANRL_MUJOCO_DIFFERS,
     ),
     "ppo-hopper-cleanrl": Row(
+        "cleanrl_rewards:Hopper", "cleanrl-ppo-hopper",
+        dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048), _CLEANRL_GAE,
+        MLP(observation_clip=10.0, normalize_value=False), seeds=3, plays="Hopper-v4",
+        differs="the final policy's episodes, for training's have other rewards",
+    ),
+    "ppo-hopper-popart": Row(
         "Hopper-v4", "cleanrl-ppo-hopper", _CLEANRL_MUJOCO, _CLEANRL_GAE, MLP(observation_clip=10.0), seeds=3,
         differs=_CLEANRL_MUJOCO_DIFFERS,
     ),
@@ -293,7 +300,10 @@ def measure(row: Row, num_threads: int | None = None) -> dict[str, Any]:
     if result.failures:
         raise RuntimeError(f"{row.environment}: frozen runs {result.failures}")
     training = np.array(result.episode_return)
-    ours = np.array(ridgeline.evaluate(result, EPISODES, greedy=True).episode_return) if row.greedy else training
+    ours = training
+    if row.greedy or row.plays:
+        played = ridgeline.evaluate(result, EPISODES, row.greedy, environment=row.plays or None)
+        ours = np.array(played.episode_return)
     return {
         "steps": result.total_steps,
         "seeds": row.seeds,
@@ -332,13 +342,13 @@ def table(figures: dict[str, Any]) -> str:
         reference = f"{_number(theirs['mean'])} ± {_number(theirs['sd'])} ({theirs['seeds']})"
         if ours["steps"] < 0.97 * theirs["steps"]:
             reference += f" at {theirs['steps']:,}"
-        environment = theirs["environment"] if row.environment in NATIVE else row.environment
+        environment = theirs["environment"] if row.environment in NATIVE else row.plays or row.environment
         if environment != theirs["environment"]:
             reference += f" on {theirs['environment']}"
         cells = [
             f"`{name}`", environment, f"{ours['steps']:,}",
             f"{_number(ours['mean'])} ± {_number(ours['sd'])} ({ours['seeds']})", reference, f"{ours['z']:.2f}",
-            "greedy" if row.greedy else "training", source,
+            "greedy" if row.greedy else "sampled" if row.plays else "training", source,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Protocols of the references, and where they stand:", "", *sources.values()]
