@@ -341,6 +341,7 @@ def plot(cells: list[dict], folder: Path, names: list[str]) -> None:
                 _curve(panel, cell, colour[cell["estimator"]])
             panel.set_title(f"{task} (best {TASKS[task].best})")
             panel.grid(color="0.9")
+            panel.locator_params(axis="x", nbins=5)
             panel.spines[["top", "right"]].set_visible(False)
             panel.set_xlabel("steps of each run")
         for panel in panels[len(tasks) :]:
