@@ -86,8 +86,7 @@ class Population:
 
     @staticmethod
     def _initialise(build, seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would seed other devices too, or where there are none keep the whole stack as text
+        with torch.random.fork_rng(devices=[]):  # manual_seed would seed other devices too, or keep the stack as text
             torch.default_generator.manual_seed(int(random_stream(seed, INITIALISE, 0).integers(2**31)))
             return build()
 
