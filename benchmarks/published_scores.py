@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 import ridgeline
 from ridgeline.algorithms.a2c import A2C
@@ -66,6 +67,19 @@ class Row:
         return self.steps or REFERENCES[self.reference]["steps"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Glorot(MLP):
+    """Weights as TensorFlow's dense layers begin: uniform in ±√(6 / (inputs + outputs)), the last layers' too."""
+
+    def build(self, *spaces: Any, **settings: Any) -> Any:
+        policy = super().build(*spaces, **settings)
+        for module in policy.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        return policy
+
+
 # ---------------------------------------------------------------------------------------------------- the publications
 
 # CleanRL's ppo.py: 4 x 128 steps, 4 epochs of 4 minibatches; no normaliser of any kind
@@ -86,11 +100,8 @@ _CLEANRL_MUJOCO_DIFFERS = (
 
 # Spinning Up: 4000 steps of one instance, gamma .99, lambda .97, (64, 32) tanh, standard deviation exp(-.5)
 _SPINNING_UP_GAE = GAE(gae_lambda=0.97)
-_SPINNING_UP_POLICY = MLP((64, 32), normalize_observation=False, log_std=-0.5)
-_SPINNING_UP_DIFFERS = (
-    "4000 steps of 4 instances together, not of one; orthogonal initialisation; the critic's targets are normalised "
-    "(PopArt)"
-)
+_SPINNING_UP_POLICY = Glorot((64, 32), normalize_observation=False, log_std=-0.5)
+_SPINNING_UP_DIFFERS = "4000 steps of 4 instances together, not of one; the critic's targets are normalised (PopArt)"
 
 _SB3_NORMALISED = MLP()
 _SB3_CHOICE = "the mean of our final policies, against one agent at its best checkpoint"
