@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import mpmath
+import numba
 import numpy as np
 import pytest
 
@@ -236,6 +237,20 @@ def test_sine_cosine_beyond():
     for x in (1e6 + 1e-9, -3e7, 1e22, 1.7e308):
         assert kernel.sine_cosine(x) == (math.sin(x), math.cos(x))
     assert all(math.isnan(value) for value in kernel.sine_cosine(math.nan))
+
+
+def test_copy_row():
+    """Every length around a multiple of what is copied at once, at odd places: as a slice, and nothing beside it."""
+    source = np.random.default_rng(0).integers(-128, 128, 60).astype(np.int8)
+    for count in range(36):
+        compiled, plain = np.full(50, 7.0, np.float32), np.full(50, 7.0, np.float32)
+        kernel.copy_row(compiled, 3, source, 5, count)
+        kernel.plain(kernel.copy_row)(plain, 3, source, 5, count)
+        expected = np.full(50, 7.0, np.float32)
+        expected[3 : 3 + count] = source[5 : 5 + count]
+        assert (compiled == expected).all() and (plain == expected).all()
+    with pytest.raises(numba.TypingError, match="int8 numbers to float32 ones, not int16 to float32"):
+        kernel.copy_row(expected, 0, source.astype(np.int16), 0, 9)
 
 
 # ------------------------------------------------------------------------------------------------- a user's own file

@@ -53,6 +53,7 @@ SIGNATURES = {
     kernel.random_integer: "state, count",
     kernel.standard_normal: "state",
     kernel.sine_cosine: "x",
+    kernel.copy_row: "target, place, source, first, count",
     kernel.sample_action: "space, generator, count",
     kernel.define: f"path, compile={kernel.COMPILE}, parameters=None",
     vector.CompiledEnv: "definition, num_envs, seed=0, purpose=1, parameters=None",

@@ -27,7 +27,9 @@ from ridgeline.rehearsal import rehearse, sample_action
 from ridgeline.sources import InvalidEnvironment, load_source, plain, source_hash
 from ridgeline.state import (
     COMPILE,
+    borrowed,
     compiled,
+    copy_row,
     next_random,
     random_integer,
     seed_rows,
@@ -39,9 +41,9 @@ from ridgeline.state import (
 )
 
 __all__ = [
-    "COMPILE", "NO_LIMIT", "Definition", "InvalidEnvironment", "NoParameters", "compiled", "define", "next_random",
-    "plain", "random_integer", "sample_action", "seed_rows", "settings", "sine_cosine", "standard_normal",
-    "state_dtype", "uniform", "uniform_between", "with_parameters", "without_autoreset",
+    "COMPILE", "NO_LIMIT", "Definition", "InvalidEnvironment", "NoParameters", "compiled", "copy_row", "define",
+    "next_random", "plain", "random_integer", "sample_action", "seed_rows", "settings", "sine_cosine",
+    "standard_normal", "state_dtype", "uniform", "uniform_between", "with_parameters", "without_autoreset",
 ]  # fmt: skip
 
 NO_LIMIT = 2**62
@@ -78,13 +80,14 @@ def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> typ
     functions = {name: getattr(module, name) for name in definition.form.functions()}
     if not autoreset:
         functions["reset"] = _stay
-    text = source(definition.form, path.name, compile, definition.statistics)
+    structure = {name: getattr(definition.parameters, name) for name in definition.structure}
+    every = dict.fromkeys(definition.parameters._fields) | structure
+    text = source(definition.form, path.name, compile, definition.statistics, definition.num_agents, every)
     if not compile:
         loops = types.ModuleType("ridgeline_plain_loops")
         loops.__dict__.update({name: plain(function) for name, function in functions.items()})
         exec(text, loops.__dict__)
         return loops
-    structure = [(name, getattr(definition.parameters, name)) for name in definition.structure]
     versions = source_hash(path, str(path), sys.version_info[:3], numba.__version__, np.__version__, structure)
     file = cache_directory() / f"{PREFIX}{versions}{'' if autoreset else '_stay'}.py"
     if not file.exists() and autoreset:
@@ -94,9 +97,8 @@ def _loops(definition: Definition, compile: bool, autoreset: bool = True) -> typ
     # the action's reference count, which is atomic, twice: up to a third of a step.
     options: dict[str, Any] = dict(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
     wrap = numba.njit(nogil=True, error_model="numpy", **options)
-    return import_generated(file, text, {
-        name: function if hasattr(function, "py_func") else wrap(function) for name, function in functions.items()
-    })  # fmt: skip
+    made = {name: one if hasattr(one, "py_func") else wrap(one) for name, one in functions.items()}
+    return import_generated(file, text, {**made, "Settings": type(definition.parameters), "borrowed": borrowed})
 
 
 def _name_apart(kind: type, module: types.ModuleType) -> None:

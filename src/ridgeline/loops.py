@@ -4,7 +4,7 @@ Only what a file has is in its loops: a call of `action_mask`, the statistics' c
 functions as globals of the generated module.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Form(NamedTuple):
@@ -40,6 +40,7 @@ _ONE = """
 
 @compiled
 def reset_rows(state, p, observation, start, stop):
+    {settings}
     for i in range(numpy.uint64(start), numpy.uint64(stop)):
         instance = state[i]
         instance.episode_return = 0.0
@@ -53,6 +54,7 @@ def step_rows(
     state, action, p, max_episode_steps, observation, reward, terminated, truncated,
     final_row, final_observation, episode_row, episode, start, stop,
 ):
+    {settings}
     num_final = 0
     num_episodes = 0
     for i in range(numpy.uint64(start), numpy.uint64(stop)):
@@ -87,7 +89,8 @@ _SEVERAL = """
 
 @compiled
 def reset_rows(state, p, observation, start, stop):
-    num_agents = observation.shape[0] // max(state.shape[0], 1)
+    {settings}
+    num_agents = {agents}
     for i in range(start, stop):
         instance = state[i]
         instance.world_length = 0
@@ -106,7 +109,9 @@ def step_rows(
     state, action, p, max_episode_steps, observation, reward, terminated, truncated, valid,
     final_row, final_observation, episode_row, episode, start, stop,
 ):
-    num_agents = action.shape[1]
+    {settings}
+    {borrowed}
+    num_agents = {agents}
     num_final = start * num_agents
     num_episodes = start * num_agents
     for i in range(start, stop):
@@ -159,20 +164,35 @@ def step_rows(
 """
 
 
-def source(form: Form, origin: str, compile: bool, statistics: dict[str, bool]) -> str:
-    """The generated module's text. `statistics`: name of each state field, and whether it has one number per agent."""
+def source(
+    form: Form, origin: str, compile: bool, statistics: dict[str, bool], agents: int, settings: dict[str, Any]
+) -> str:
+    """The generated module's text.
+
+    `statistics`: name of each state field, and whether it has one number per agent. `settings`: the value of each that
+    is fixed for these loops, of the structure, and None for the others; compiled code then knows how far it has to go.
+    """
     row, final = ("row", "num_final") if form.several else ("i", "start + num_final")
     count = "num_episodes" if form.several else "start + num_episodes"
     columns = [
         f"episode[{count}, {2 + j}] = instance.{name}{'[agent]' * each}"
         for j, (name, each) in enumerate(statistics.items())
     ]
+    known = [
+        f"p.{name}" if value is None else f"numpy.{'int64' if isinstance(value, int) else 'float64'}({value!r})"
+        for name, value in settings.items()
+    ]
+    parts = ("action", "reward", "terminated", "observation", "final_observation")
+    anew = compile and any(value is not None for value in settings.values())
     return _HEAD.format(origin=origin, compile=compile, functions=", ".join(form.functions())) + _indented(
         _SEVERAL if form.several else _ONE,
         observe=_observe(form, f"observation[{row}]"),
         observe_final=_observe(form, f"final_observation[{final}]"),
         statistics=columns,
         alive=["alive(instance, agent)" if form.alive else "True"],
+        agents=[str(agents)],
+        settings=[f"p = Settings({', '.join(known)})"] * anew,
+        borrowed=[f"{name} = borrowed({name})" for name in parts] * compile,
     )
 
 

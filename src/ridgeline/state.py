@@ -9,8 +9,11 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
 from numba.core.errors import TypingError
 from numba.core.types import unliteral
+from numba.extending import intrinsic, overload
 
 COMPILE = os.environ.get("RIDGELINE_COMPILE", "1") != "0"
 
@@ -146,6 +149,73 @@ def sine_cosine(x):
     if quarter & 2:
         sine, cosine = -sine, -cosine
     return sine, cosine
+
+
+@intrinsic
+def borrowed(typing_context, array):
+    """The same array, whose owner sees to it that it lives: a part of it that is handed to a function is not counted.
+
+    The counts are atomic, and two of them are a tenth of a short step.
+    """
+
+    def generate(context, builder, signature, arguments):
+        made = context.make_array(array)(context, builder, arguments[0])
+        made.meminfo = ir.Constant(made.meminfo.type, None)
+        made.parent = ir.Constant(made.parent.type, None)
+        return made._getvalue()
+
+    return array(array), generate
+
+
+LANES = 8  # numbers that are copied at once; a processor's registers hold a power of two
+
+
+def _copy_lanes(target, place, source, first):
+    target[place : place + LANES] = source[first : first + LANES]
+
+
+@intrinsic
+def _lanes(typing_context, target, place, source, first):
+    """`_copy_lanes` from int8 to float32, as one load, one conversion and one store."""
+    if (target.dtype, source.dtype) != (types.float32, types.int8):
+        raise TypingError(f"copy_row copies int8 numbers to float32 ones, not {source.dtype} to {target.dtype}")
+
+    def generate(context, builder, signature, arguments):
+        def lanes(which, number):
+            array = context.make_array(signature.args[which])(context, builder, arguments[which])
+            pointer = builder.gep(array.data, [arguments[which + 1]])
+            return builder.bitcast(pointer, ir.VectorType(number, LANES).as_pointer())
+
+        numbers = builder.load(lanes(2, ir.IntType(8)), align=1)
+        converted = builder.sitofp(numbers, ir.VectorType(ir.FloatType(), LANES))
+        builder.store(converted, lanes(0, ir.FloatType()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.uint64, source, types.uint64), generate
+
+
+@overload(_copy_lanes)
+def _(target, place, source, first):
+    return lambda target, place, source, first: _lanes(target, place, source, first)
+
+
+@compiled
+def copy_row(target, place, source, first, count):
+    """target[place : place + count] = source[first : first + count], from int8 to float32, both with one axis.
+
+    A loop does the same at a third of the speed: it is compiled for many numbers and goes through few one by one.
+    """
+    # Unsigned indices: compiled code need not look whether they count from the end.
+    place, first, count, lanes = np.uint64(place), np.uint64(first), np.uint64(count), np.uint64(LANES)
+    if count < lanes:
+        for i in range(count):
+            target[place + np.uint64(i)] = source[first + np.uint64(i)]
+        return
+    i, last = np.uint64(0), count - lanes
+    while i < last:
+        _copy_lanes(target, place + i, source, first + i)
+        i += lanes
+    _copy_lanes(target, place + last, source, first + last)  # some of them once more
 
 
 def seed_rows(state: np.ndarray, seed: int, purpose: int) -> None:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from ridgeline.kernel import compiled, random_integer, state_dtype
+from ridgeline.kernel import compiled, copy_row, random_integer, state_dtype
 
 EMPTY, FOOD, DEADLY = np.int8(0), np.int8(1), np.int8(-1)
 MOVE_X, MOVE_Y = (1, 0, -1, 0), (0, 1, 0, -1)
@@ -152,14 +152,10 @@ def step(state, action, reward, terminated, p):
 
 
 def observe(state, agent, observation, p):
-    # Unsigned indices: compiled code need not look whether they count from the end.
-    wide, side = np.uint64(2 * p.vision + 1), np.uint64(p.size + 2 * p.vision)
-    corner = np.uint64(p.vision) * (side + np.uint64(1))
-    first = np.uint64(state.body[agent, state.head[agent]]) - corner
+    wide, side = 2 * p.vision + 1, p.size + 2 * p.vision
+    first = state.body[agent, state.head[agent]] - p.vision * (side + 1)
     for i in range(wide):
-        row, place = first + np.uint64(i) * side, np.uint64(i) * wide
-        for j in range(wide):
-            observation[place + np.uint64(j)] = state.cell[row + np.uint64(j)]
+        copy_row(observation, i * wide, state.cell, first + i * side, wide)
     observation[wide * wide] = (state.length[agent] - 1) / max(p.max_length - 1, 1)
 
 
