@@ -38,7 +38,9 @@ report_sections report_runs report_comparison report_sweep report board
 gradient_comparison gradient_cloud cloud_command arguments options train_command sweep/command cli __init__ __main__
 """.split()
 FIRST_WITH_TORCH = ORDER.index("distributions")
-IMPORT_NAMES = {"pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}}  # cloudpickle: gymnasium requires it
+IMPORT_NAMES = {  # cloudpickle: gymnasium requires it; llvmlite: numba does
+    "pillow": {"PIL"}, "gymnasium": {"gymnasium", "cloudpickle"}, "numba": {"numba", "llvmlite"},
+}  # fmt: skip
 
 
 def files(package: Path) -> dict[str, Path]:

@@ -196,7 +196,7 @@ def _lanes(typing_context, target, place, source, first):
 
 @overload(_copy_lanes)
 def _(target, place, source, first):
-    return lambda target, place, source, first: _lanes(target, place, source, first)
+    return lambda target, place, source, first: _lanes(target, place, source, first)  # type: ignore
 
 
 @compiled
