@@ -18,6 +18,7 @@ import dataclasses
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,23 @@ class Row:
         return self.steps or REFERENCES[self.reference]["steps"]
 
 
+def _glorot(layer: nn.Linear) -> None:
+    """As TensorFlow's dense layers begin: uniform in ±√(6 / (inputs + outputs)), biases at 0."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
 @dataclasses.dataclass(frozen=True)
-class Glorot(MLP):
-    """Weights as TensorFlow's dense layers begin: uniform in ±√(6 / (inputs + outputs)), the last layers' too."""
+class Begun(MLP):
+    """A perceptron whose layers, the last ones too, begin otherwise than orthogonally."""
+
+    begin: Callable[[nn.Linear], None] = nn.Linear.reset_parameters  # PyTorch's own: uniform in ±1 / √inputs
 
     def build(self, *spaces: Any, **settings: Any) -> Any:
         policy = super().build(*spaces, **settings)
         for module in policy.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                self.begin(module)
         return policy
 
 
@@ -100,7 +108,7 @@ _CLEANRL_MUJOCO_DIFFERS = (
 
 # Spinning Up: 4000 steps of one instance, gamma .99, lambda .97, (64, 32) tanh, standard deviation exp(-.5)
 _SPINNING_UP_GAE = GAE(gae_lambda=0.97)
-_SPINNING_UP_POLICY = Glorot((64, 32), normalize_observation=False, log_std=-0.5)
+_SPINNING_UP_POLICY = Begun((64, 32), normalize_observation=False, log_std=-0.5, begin=_glorot)
 _SPINNING_UP_DIFFERS = "4000 steps of 4 instances together, not of one; the critic's targets are normalised (PopArt)"
 
 _SB3_NORMALISED = MLP()
@@ -214,10 +222,11 @@ ROWS = {
         A2C(num_envs=4, rollout_length=2048, learning_rate=2e-3, anneal_learning_rate=False, entropy_coef=0.0), GAE(),
         MLP((256, 256), "relu"), seeds=5,
     ),
-    "a2c-pendulum-sb3": Row(
-        "pendulum", "sb3-a2c-pendulum",
-        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9), MLP(log_std=-2.0),
-        greedy=True, differs=f"{_SB3_REWARDS}; {_NO_SDE}; gamma .9 for .99; {_SB3_CHOICE}",
+    "a2c-pendulum-sb3-run": Row(
+        "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
+        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
+        Begun(normalize_value=False), greedy=True, plays="Pendulum-v1",
+        differs="each instance scales its rewards by itself",
     ),
     "trpo-pendulum-sb3": Row(
         "pendulum", "sb3-trpo-pendulum",
@@ -266,7 +275,7 @@ ROWS = {
         MLP(observation_clip=10.0), seeds=3, differs=_CLEANRL_MUJOCO_DIFFERS,
     ),
     "ppo-hopper-cleanrl": Row(
-        "cleanrl_rewards:Hopper", "cleanrl-ppo-hopper",
+        "scaled_rewards:Hopper", "cleanrl-ppo-hopper",
         dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048), _CLEANRL_GAE,
         MLP(observation_clip=10.0, normalize_value=False), seeds=3, plays="Hopper-v4",
         differs="the final policy's episodes, for training's have other rewards",
@@ -274,6 +283,10 @@ ROWS = {
     "ppo-hopper-popart": Row(
         "Hopper-v4", "cleanrl-ppo-hopper", _CLEANRL_MUJOCO, _CLEANRL_GAE, MLP(observation_clip=10.0), seeds=3,
         differs=_CLEANRL_MUJOCO_DIFFERS,
+    ),
+    "ppo-hopper-popart-one": Row(
+        "Hopper-v4", "cleanrl-ppo-hopper", dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048),
+        _CLEANRL_GAE, MLP(observation_clip=10.0), seeds=3, differs="as the row above, but for the one instance",
     ),
     "vpg-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-vpg-hopper",
