@@ -135,7 +135,7 @@ def _trpo(rollout_length: int, damping: float, num_value_updates: int, minibatch
 
 
 def _a2c(num_envs: int, rollout_length: int = 5, **settings: Any) -> A2C:
-    """The SB3 zoo's A2C: RMSprop in TensorFlow's form, advantages as they are."""
+    """The SB3 zoo's A2C: PyTorch's RMSprop, advantages as they are."""
     settings = {"learning_rate": 7e-4, "anneal_learning_rate": False, "entropy_coef": 0.0} | settings
     return A2C(num_envs, rollout_length, optimizer="rmsprop", normalize_advantage=False, **settings)
 

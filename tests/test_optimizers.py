@@ -12,7 +12,7 @@ from ridgeline.algorithms.ppo import PPO
 from ridgeline.algorithms.trpo import TRPO
 from ridgeline.distributions import Categorical
 from ridgeline.environments import make
-from ridgeline.optimizers import OPTIMIZERS, muon_matrices, orthogonalize, update
+from ridgeline.optimizers import OPTIMIZERS, RMSPROP, muon_matrices, orthogonalize, update
 from ridgeline.policies import MLP
 from ridgeline.population import Population
 from ridgeline.training import Training
@@ -40,7 +40,7 @@ class Arrays:
         self.gradient, self.first, self.second = (np.zeros_like(self.flat) for _ in range(3))
         self.count = np.zeros((runs, len(shapes)), np.int64)
         self.rate, self.limit = np.full_like(self.count, 0.01, np.float32), np.full(runs, np.inf, np.float32)
-        self.rmsprop = optimizer == "rmsprop"
+        self.rmsprop = RMSPROP.get(optimizer, 0)
         self.allowed, self.norm = np.ones(runs, bool), np.empty(runs, np.float32)
 
     def draw(self) -> None:
@@ -74,7 +74,7 @@ class Reference:
 def test_which_parameters_are_muons():
     assert muon_matrices("muon", SHAPES).tolist() == [list(size) for size in MATRICES]
     assert not muon_matrices("adam", SHAPES).any()
-    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose from adam, muon, rmsprop"):
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose from adam, muon, rmsprop, rmsprop_tf"):
         muon_matrices("sgd", SHAPES)
 
 
@@ -105,10 +105,28 @@ def test_muon_equals_torch(float32):
     assert not arrays.second[:, : arrays.starts[5]].any()  # Muon has no second moment
 
 
-def test_rmsprop_has_its_epsilon_inside_the_root():
+def test_rmsprop_is_torchs():
+    """Eight updates of two runs, of ever smaller gradients, the second one clipped, against torch.optim.RMSprop."""
+    arrays = Arrays("rmsprop", [(3, 2), (5,)], 2)
+    arrays.rate[:], arrays.limit[1] = 0.02, 0.5
+    parameters = [nn.Parameter(torch.from_numpy(run.copy())) for run in arrays.flat]
+    reference = torch.optim.RMSprop(parameters, lr=0.02, alpha=0.99, eps=1e-5)
+    for number in range(8):
+        arrays.draw()
+        arrays.gradient *= 10.0**-number
+        for parameter, gradient in zip(parameters, torch.from_numpy(arrays.gradient.copy()), strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(parameters[1:], 0.5)
+        reference.step()
+        arrays.update()
+        assert np.abs(arrays.flat - torch.stack(parameters).detach().numpy()).max() < 1e-6
+    assert not arrays.first.any()
+
+
+def test_rmsprop_tf_has_its_epsilon_inside_the_root():
     """Eight updates of two runs, written out in float64: the mean square starts at 1, the second run is clipped, and
     the gradients become so small that an epsilon outside the root, as torch's, would give other steps."""
-    arrays = Arrays("rmsprop", [(3, 2), (5,)], 2)
+    arrays = Arrays("rmsprop_tf", [(3, 2), (5,)], 2)
     arrays.rate[:], arrays.limit[1] = [[0.01, 0.02], [0.1, 0.3]], 0.5
     value, square = arrays.flat.astype(float), np.ones_like(arrays.flat, float)
     rate = arrays.rate.repeat([6, 5], 1).astype(float)
@@ -252,7 +270,7 @@ def train(environment, seeds, iterations, algorithm, policy="mlp", num_threads=1
         ("pendulum", SMALL, MLP(hidden_sizes=(32,))),
         ("cartpole", TRPO(num_envs=4, rollout_length=16, optimizer="muon"), MLP((16, 16))),
         ("cartpole", TRPO(num_envs=4, rollout_length=16, num_minibatches=4, optimizer="rmsprop"), MLP((16,))),
-        ("cartpole", dataclasses.replace(ODD, optimizer="rmsprop", critic_learning_rate=1e-3), MLP((16, 16))),
+        ("cartpole", dataclasses.replace(ODD, optimizer="rmsprop_tf", critic_learning_rate=1e-3), MLP((16, 16))),
     ],
 )
 def test_a_run_has_the_same_bits_in_every_population(environment, algorithm, policy):

@@ -2,8 +2,9 @@
 
 Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization"; Jordan et al. 2024, "Muon: an optimizer for
 hidden layers in neural networks"; Liu et al. 2025, "Muon is scalable for LLM training", section 2.2, for its scale;
-Tieleman & Hinton 2012, "Lecture 6.5, RMSprop", in TensorFlow's form that OpenAI's baselines use: the epsilon stands
-inside the root, and the mean square starts at 1. PyTorch's own puts it outside, and starts at 0.
+Tieleman & Hinton 2012, "Lecture 6.5, RMSprop", in PyTorch's form, whose epsilon stands outside the root and whose mean
+square starts at 0, and in TensorFlow's, which OpenAI's baselines use: inside, and 1. Where gradients are small beside
+√ε = 0.003, the second one's steps are that much shorter.
 Differs: no weight decay; a parameter that the loss does not reach is left alone; Muon orthogonalises in float32, not in
 bfloat16, and moves all matrices. Jordan leaves the first and last layer to Adam, but which these are is not to be seen
 from outside a module, and a network with one hidden layer would have none left (PufferLib too hands Muon all of them).
@@ -16,7 +17,8 @@ import numba
 import numpy as np
 import torch
 
-OPTIMIZERS = ("adam", "muon", "rmsprop")
+OPTIMIZERS = ("adam", "muon", "rmsprop", "rmsprop_tf")
+RMSPROP = {"rmsprop": 1, "rmsprop_tf": 2}  # 0: another optimizer
 DECAY_1, DECAY_2, EPSILON = 0.9, 0.999, 1e-5  # of Adam; the epsilon is that of PPO's reference implementations
 CRITIC = ("critic", "value_head")  # names of the critic's own parts, in policies
 MEAN_SQUARE_DECAY = 0.99  # of RMSprop, whose epsilon is Adam's
@@ -83,13 +85,13 @@ def _clip(norm, limit):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _rmsprop(values, v, g, clip, rate, is_first):
-    """v ← 0.99 v + 0.01 g², θ ← θ − η g / √(v + ε), in place; the first v is 1."""
-    decay, rest = np.float32(MEAN_SQUARE_DECAY), np.float32(1 - MEAN_SQUARE_DECAY)
+def _rmsprop(values, v, g, clip, rate, tensorflow, is_first):
+    """v ← 0.99 v + 0.01 g², θ ← θ − η g / (√v + ε), in place; with `tensorflow` √(v + ε), and the first v is 1."""
+    decay, rest, epsilon = np.float32(MEAN_SQUARE_DECAY), np.float32(1 - MEAN_SQUARE_DECAY), np.float32(EPSILON)
     for i in range(len(g)):
         clipped = g[i] * clip
-        v[i] = decay * (np.float32(1) if is_first else v[i]) + rest * clipped * clipped
-        values[i] -= rate * clipped / np.sqrt(v[i] + np.float32(EPSILON))
+        v[i] = decay * (np.float32(1) if tensorflow and is_first else v[i]) + rest * clipped * clipped
+        values[i] -= rate * clipped / (np.sqrt(v[i] + epsilon) if tensorflow else np.sqrt(v[i]) + epsilon)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -110,7 +112,7 @@ def _adam(flat, gradient, first, second, starts, matrices, rmsprop, count, rate,
                 continue
             count[run, group] += 1
             if rmsprop:
-                _rmsprop(values, v, g, clip, rate[run, group], count[run, group] == 1)
+                _rmsprop(values, v, g, clip, rate[run, group], rmsprop == 2, count[run, group] == 1)
                 continue
             step = np.float32(rate[run, group] / (1 - DECAY_1 ** count[run, group]))
             root = np.float32(1 / math.sqrt(1 - DECAY_2 ** count[run, group]))
@@ -217,12 +219,12 @@ def _muon(flat, gradient, first, starts, matrices, count, rate, limit, allowed, 
 
 def update(flat, gradient, first, second, starts, matrices, rmsprop, count, rate, limit, allowed, norm):
     """One update of each run that is allowed one: of each parameter by Muon where `matrices` says so, else by Adam, or
-    where `rmsprop` (bool) by RMSprop.
+    where `rmsprop` is not 0 by RMSprop, in TensorFlow's form where it is 2.
 
-    Adam: θ ← θ − η m̂ / (√v̂ + ε). RMSprop: v ← 0.99 v + 0.01 g², θ ← θ − η g / √(v + ε). Muon: m ← 0.95 m + 0.05 g;
-    θ ← θ − 0.2 √max(rows, columns) η O, where O is 0.95 m + 0.05 g orthogonalised; a full-rank change thus has the
-    root mean square 0.2 η, near Adam's. O does not depend on the scale of the gradients: clipping one only weighs it
-    against those before.
+    Adam: θ ← θ − η m̂ / (√v̂ + ε). RMSprop: v ← 0.99 v + 0.01 g², θ ← θ − η g / (√v + ε), TensorFlow's: / √(v + ε).
+    Muon: m ← 0.95 m + 0.05 g; θ ← θ − 0.2 √max(rows, columns) η O, where O is 0.95 m + 0.05 g orthogonalised; a
+    full-rank change thus has the root mean square 0.2 η, near Adam's. O does not depend on the scale of the gradients:
+    clipping one only weighs it against those before.
 
     Args: flat, gradient, first, second (R, P) float32: parameters, gradients and moments of all runs (Muon has no
     second, RMSprop no first); starts (G + 1,): where each parameter tensor begins; matrices (G, 2): of

@@ -39,7 +39,7 @@ class Population:
         seeds: one per run.
         coefficients: name -> one float per run; what the losses read.
         vmap: map one module over stacked parameters; False needs R = 1 and calls the module directly. Default: R > 1.
-        optimizer: "adam", "rmsprop", or "muon" for the matrices among the parameters.
+        optimizer: "adam", "rmsprop", "rmsprop_tf", or "muon" for the matrices among the parameters.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Population:
         self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self.failure: dict[int, str] = {}
         self._stack([self._initialise(build, seed) for seed in self.seeds])
-        self.rmsprop = optimizer == "rmsprop"
+        self.rmsprop = optimizers.RMSPROP.get(optimizer, 0)
         self.of_critic = optimizers.critic_parameters(list(self.shapes), self.coefficients)
         self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
         self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))

@@ -2,7 +2,7 @@
 
 Source: Mnih et al. 2016, "Asynchronous methods for deep reinforcement learning", in the synchronous form of OpenAI's
 baselines.
-Differs: Adam with a step size of its own (the original's is `--optimizer rmsprop --learning-rate 7e-4`); the advantage
+Differs: Adam with a step size of its own (the original: `--optimizer rmsprop_tf --learning-rate 7e-4`); the advantage
 is standardised within each rollout, so that entropy_coef means the same at every scale of reward; critic errors are
 measured in units of the targets' running standard deviation (policies.py). The original's advantage is that of
 `n_step`, or `gae` with lambda 1.
@@ -31,7 +31,7 @@ class A2C:
     """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "muon", "rmsprop", "rmsprop_tf"] = "adam"
     """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""

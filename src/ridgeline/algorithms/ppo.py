@@ -34,7 +34,7 @@ class PPO:
     """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "muon", "rmsprop", "rmsprop_tf"] = "adam"
     """What moves the parameters: Adam, RMSprop, or Muon for matrices, at its best with a learning rate near 1e-2."""
     clip_coef: float = 0.2
     """Half-width of the interval around 1 in which the ratio is rewarded."""

@@ -29,7 +29,7 @@ class REINFORCE:
     """Step size of the optimizer."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "muon", "rmsprop", "rmsprop_tf"] = "adam"
     """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     value_coef: float = 0.5
     """Weight of half the squared error of the learned baseline."""

@@ -53,7 +53,7 @@ class TRPO:
     """Step size of the critic's optimizer."""
     anneal_learning_rate: bool = True
     """Let the critic's learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "muon", "rmsprop", "rmsprop_tf"] = "adam"
     """What moves the critic's parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     normalize_advantage: bool = True
     """Standardise the advantage within each rollout."""

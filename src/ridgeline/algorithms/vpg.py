@@ -29,7 +29,7 @@ class VPG:
     """Step size of the optimizer for the critic's own parameters; None: that of the others."""
     anneal_learning_rate: bool = True
     """Let the learning rate fall linearly to zero over the training."""
-    optimizer: Literal["adam", "muon", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "muon", "rmsprop", "rmsprop_tf"] = "adam"
     """What moves the parameters: Adam, RMSprop, or Muon for matrices and Adam for the rest."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus."""
