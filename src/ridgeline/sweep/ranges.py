@@ -178,6 +178,7 @@ RANGES = table(
     horizon=power_of_two(8, 128),
     max_horizon=power_of_two(64, 4096),
     hidden_sizes=choice((32, 32), (64, 64), (128, 128)),
+    optimizer=choice("adam", "muon", "rmsprop"),  # rmsprop_tf is for published settings
 )
 
 
