@@ -34,6 +34,7 @@ from ridgeline.algorithms.vpg import VPG
 from ridgeline.estimators.gae import GAE
 from ridgeline.estimators.monte_carlo import MonteCarlo
 from ridgeline.policies import MLP
+from ridgeline.session import View
 
 FOLDER = Path(__file__).resolve().parent
 REFERENCES = json.loads((FOLDER / "published_references.json").read_text(encoding="utf-8"))
@@ -43,8 +44,9 @@ PAGE = FOLDER.parent / "docs" / "published_scores.md"
 NATIVE = ("cartpole", "acrobot", "mountain_car", "pendulum")  # twins of Gymnasium's
 FIRST_SEED = 1000
 EPISODES = 100  # of a greedy evaluation, each seed
+CHECKPOINT_STEPS, CHECKPOINT_EPISODES = 25_000, 5  # the SB3 zoo's: how often it looks, at how many greedy episodes
 
-
+_RAW = MLP(normalize_observation=False, normalize_value=False)
 _PLAIN = MLP(normalize_observation=False)  # critic targets are normalised (PopArt), as everywhere but in CleanRL's rows
 
 
@@ -60,6 +62,7 @@ class Row:
     steps: int | None = None  # None: as many as the reference
     seeds: int = 10
     greedy: bool = False  # deterministic evaluation of the final policy; else the last 100 training episodes
+    best: bool = False  # with `greedy`: of each seed's best checkpoint, as the SB3 zoo chooses it
     plays: str = ""  # where training changes the rewards: what the final policy plays instead, sampled, for its score
     differs: str = ""  # from the published settings
 
@@ -94,7 +97,6 @@ class Begun(MLP):
 _CLEANRL = PPO(
     num_envs=4, rollout_length=128, num_epochs=4, num_minibatches=4, learning_rate=2.5e-4, value_clip_coef=0.2
 )  # fmt: skip
-_CLEANRL_POLICY = MLP(normalize_observation=False, normalize_value=False)
 _CLEANRL_GAE = GAE(truncation_as_termination=True)
 # CleanRL's ppo_continuous_action.py
 _CLEANRL_MUJOCO = PPO(
@@ -115,8 +117,9 @@ _SPINNING_UP_DIFFERS = "4000 steps of 4 instances together, not of one; the crit
 
 _SB3_NORMALISED = MLP()
 _SB3_CHOICE = "the mean of our final policies, against one agent at its best checkpoint"
+_SB3_BEST = "the mean over seeds of each one's best checkpoint, against one agent's"
 _SLM_RATE = "one learning rate, the actor's; the published critic has a larger one"
-_SB3_RAW = MLP(normalize_observation=False, normalize_value=False)
+_SLM_CLIP = "the gradients of the two networks are clipped together"
 _SB3_REWARDS = "the critic's targets are normalised (PopArt) where the zoo scales the rewards"
 _NO_SDE = "independent noise for state-dependent exploration (gSDE)"
 
@@ -142,6 +145,15 @@ def _a2c(num_envs: int, rollout_length: int = 5, **settings: Any) -> A2C:
     return A2C(num_envs, rollout_length, optimizer="rmsprop", normalize_advantage=False, **settings)
 
 
+_A2C_LUNAR = _a2c(8, learning_rate=8.3e-4, anneal_learning_rate=True, entropy_coef=1e-5)
+
+
+def _slm_a2c(num_envs: int, rollout_length: int, **settings: Any) -> A2C:
+    """SLM-Lab's A2C: Adam, advantages and the critic's targets as they are."""
+    settings = {"anneal_learning_rate": False} | settings
+    return A2C(num_envs, rollout_length, normalize_advantage=False, **settings)
+
+
 ROWS = {
     # ------------------------------------------------------------------------------------------------------- CartPole
     "reinforce-cartpole-slm": Row(
@@ -152,18 +164,18 @@ ROWS = {
     ),
     "a2c-cartpole-slm": Row(
         "cartpole", "slm-a2c-cartpole",
-        A2C(num_envs=4, rollout_length=32, learning_rate=1e-3, anneal_learning_rate=False, entropy_coef=0.005), GAE(),
-        differs=f"{_SLM_RATE}; a constant entropy bonus, the mean of the falling one",
+        _slm_a2c(4, 32, learning_rate=1e-3, critic_learning_rate=3e-3, entropy_coef=0.005), GAE(), _RAW,
+        differs=f"{_SLM_CLIP}; a constant entropy bonus, the mean of the falling one",
     ),
     "a2c-cartpole-sb3": Row(
         "cartpole", "sb3-a2c-cartpole",
-        _a2c(8), GAE(gae_lambda=1.0), _SB3_RAW, greedy=True, differs=_SB3_CHOICE,
+        _a2c(8), GAE(gae_lambda=1.0), _RAW, greedy=True, differs=_SB3_CHOICE,
     ),
     "trpo-cartpole-sb3": Row(
         "cartpole", "sb3-trpo-cartpole",
         _trpo(512, 1e-3, num_value_updates=20, minibatch=512), GAE(gae_lambda=0.98), greedy=True, differs=_SB3_CHOICE,
     ),
-    "ppo-cartpole-cleanrl": Row("cartpole", "cleanrl-ppo-cartpole", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY),
+    "ppo-cartpole-cleanrl": Row("cartpole", "cleanrl-ppo-cartpole", _CLEANRL, _CLEANRL_GAE, _RAW),
     "ppo-cartpole-slm": Row(
         "cartpole", "slm-ppo-cartpole",
         _ppo(4, 256, 128, 15, learning_rate=5.9e-4, clip_coef=0.1312, entropy_coef=0.0074, value_coef=1.2),
@@ -177,8 +189,8 @@ ROWS = {
     # -------------------------------------------------------------------------------------------------------- Acrobot
     "a2c-acrobot-slm": Row(
         "acrobot", "slm-a2c-acrobot",
-        A2C(num_envs=4, rollout_length=32, learning_rate=1e-3, anneal_learning_rate=False, entropy_coef=0.005), GAE(),
-        differs=f"{_SLM_RATE}; a constant entropy bonus, the mean of the falling one",
+        _slm_a2c(4, 32, learning_rate=1e-3, critic_learning_rate=3e-3, entropy_coef=0.005), GAE(), _RAW,
+        differs=f"{_SLM_CLIP}; a constant entropy bonus, the mean of the falling one",
     ),
     "a2c-acrobot-sb3": Row(
         "acrobot", "sb3-a2c-acrobot",
@@ -189,7 +201,7 @@ ROWS = {
         _trpo(1024, 0.1, num_value_updates=10),
         GAE(), _SB3_NORMALISED, greedy=True, differs=_SB3_CHOICE,
     ),
-    "ppo-acrobot-cleanrl": Row("acrobot", "cleanrl-ppo-acrobot", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY),
+    "ppo-acrobot-cleanrl": Row("acrobot", "cleanrl-ppo-acrobot", _CLEANRL, _CLEANRL_GAE, _RAW),
     "ppo-acrobot-slm": Row(
         "acrobot", "slm-ppo-acrobot",
         _ppo(4, 256, 64, 10, learning_rate=3e-4, entropy_coef=0.01, value_coef=1.0), GAE(), differs=_SLM_RATE,
@@ -210,7 +222,7 @@ ROWS = {
         GAE(), _SB3_NORMALISED, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-mountain-car-cleanrl": Row(
-        "mountain_car", "cleanrl-ppo-mountain-car", _CLEANRL, _CLEANRL_GAE, _CLEANRL_POLICY,
+        "mountain_car", "cleanrl-ppo-mountain-car", _CLEANRL, _CLEANRL_GAE, _RAW,
         differs="nothing: these settings learn nothing here, and ours must not either",
     ),
     "ppo-mountain-car-sb3": Row(
@@ -221,8 +233,9 @@ ROWS = {
     # ------------------------------------------------------------------------------------------------------ Pendulum
     "a2c-pendulum-slm": Row(
         "pendulum", "slm-a2c-pendulum",
-        A2C(num_envs=4, rollout_length=2048, learning_rate=2e-3, anneal_learning_rate=False, entropy_coef=0.0), GAE(),
-        MLP((256, 256), "relu"), seeds=5,
+        _slm_a2c(4, 512, learning_rate=2e-3, entropy_coef=0.0, value_coef=2e-3), GAE(),
+        MLP((256, 256), "relu", normalize_value=False),
+        differs=f"2048 rows a step, as the settings say and the code does not; {_SLM_CLIP}, so the critic weighs less",
     ),
     "a2c-pendulum-sb3-run": Row(
         "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
@@ -246,18 +259,21 @@ ROWS = {
     # -------------------------------------------------------------------------------------------------- LunarLander
     "a2c-lunar-lander-slm": Row(
         "LunarLander-v3", "slm-a2c-lunar-lander",
-        A2C(num_envs=8, rollout_length=5, learning_rate=8.3e-4, entropy_coef=1e-5), GAE(gamma=0.995),
-        MLP((128, 128), normalize_observation=False), seeds=10,
+        _slm_a2c(8, 5, learning_rate=8.3e-4, anneal_learning_rate=True, entropy_coef=1e-5), GAE(gamma=0.995),
+        MLP((128, 128), normalize_observation=False, normalize_value=False), differs=_SLM_CLIP,
     ),
     "a2c-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-a2c-lunar-lander",
-        _a2c(8, learning_rate=8.3e-4, anneal_learning_rate=True, entropy_coef=1e-5),
-        GAE(gamma=0.995, gae_lambda=1.0), _SB3_RAW, seeds=5, greedy=True, differs=_SB3_CHOICE,
+        _A2C_LUNAR, GAE(gamma=0.995, gae_lambda=1.0), _RAW, greedy=True, best=True, differs=_SB3_BEST,
+    ),
+    "a2c-lunar-lander-sb3-run": Row(
+        "LunarLander-v3", "sb3-run-a2c-lunar-lander",
+        _A2C_LUNAR, GAE(gamma=0.995, gae_lambda=1.0), _RAW, greedy=True,
     ),
     "trpo-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-trpo-lunar-lander",
         _trpo(512, 0.01, num_value_updates=15),
-        GAE(gae_lambda=0.98), seeds=5, greedy=True, differs=_SB3_CHOICE,
+        GAE(gae_lambda=0.98), greedy=True, best=True, differs=_SB3_BEST,
     ),
     "ppo-lunar-lander-slm": Row(
         "LunarLander-v3", "slm-ppo-lunar-lander",
@@ -269,7 +285,7 @@ ROWS = {
     "ppo-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-ppo-lunar-lander",
         _ppo(16, 1024, 64, 4, learning_rate=3e-4, entropy_coef=0.01, value_coef=1.0),
-        GAE(gamma=0.999, gae_lambda=0.98), seeds=3, greedy=True, differs=_SB3_CHOICE,
+        GAE(gamma=0.999, gae_lambda=0.98), seeds=3, greedy=True, best=True, differs=_SB3_BEST,
     ),
     # -------------------------------------------------------------------------------------------------------- MuJoCo
     "ppo-inverted-pendulum-cleanrl": Row(
@@ -314,20 +330,43 @@ def score(ours: np.ndarray, reference: dict[str, Any]) -> float:
     return float((ours.mean() - mean) / variance**0.5)
 
 
+class _Best(View):
+    """Keeps each run's policy of the checkpoint whose greedy episodes returned most."""
+
+    def __init__(self, environment: str):
+        self.environment, self.scores, self.policies, self.looked = environment, None, [], 0
+
+    def start(self, training, directory):
+        self.training, self.scores = training, np.full(training.num_runs, -np.inf)
+        self.policies = [None] * training.num_runs
+
+    def update(self, metrics):
+        if metrics["steps"] // CHECKPOINT_STEPS == self.looked:
+            return
+        self.looked = metrics["steps"] // CHECKPOINT_STEPS
+        policies = self.training.policies()
+        seen = ridgeline.evaluate(policies, CHECKPOINT_EPISODES, True, self.looked * 1000, environment=self.environment)
+        for run in np.flatnonzero(np.array(seen.episode_return) > self.scores):
+            self.scores[run], self.policies[run] = seen.episode_return[run], policies[run]
+
+
 def measure(row: Row, num_threads: int | None = None) -> dict[str, Any]:
     """Train the row's seeds side by side: every seed's score, their mean, standard deviation and z; seconds of this
     process on all cores."""
     start = time.process_time()
+    best = _Best(row.environment) if row.best else None
     result = ridgeline.train(
         row.environment, row.algorithm, row.estimator, row.policy, total_steps=row.total_steps, num_runs=row.seeds,
-        seed=FIRST_SEED, num_threads=num_threads,
+        seed=FIRST_SEED, num_threads=num_threads, view=best,
     )  # fmt: skip
     if result.failures:
         raise RuntimeError(f"{row.environment}: frozen runs {result.failures}")
     training = np.array(result.episode_return)
     ours = training
     if row.greedy or row.plays:
-        played = ridgeline.evaluate(result, EPISODES, row.greedy, environment=row.plays or None)
+        player = best.policies if best else result
+        environment = row.plays or (row.environment if best else None)
+        played = ridgeline.evaluate(player, EPISODES, row.greedy, environment=environment)
         ours = np.array(played.episode_return)
     return {
         "steps": result.total_steps,
@@ -373,7 +412,7 @@ def table(figures: dict[str, Any]) -> str:
         cells = [
             f"`{name}`", environment, f"{ours['steps']:,}",
             f"{_number(ours['mean'])} ± {_number(ours['sd'])} ({ours['seeds']})", reference, f"{ours['z']:.2f}",
-            "greedy" if row.greedy else "sampled" if row.plays else "training", source,
+            "best" if row.best else "greedy" if row.greedy else "sampled" if row.plays else "training", source,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Protocols of the references, and where they stand:", "", *sources.values()]

@@ -1,9 +1,9 @@
-"""Stable-Baselines3's own A2C on Pendulum-v1: `python benchmarks/sb3_a2c.py [SEED ...]`, by default ten (10 minutes).
+"""Stable-Baselines3's own A2C: `python benchmarks/sb3_a2c.py pendulum|lunar_lander [SEED ...]`, by default ten seeds.
 
-The reference of the row `a2c-pendulum-sb3-run` of published_scores.py: the RL zoo's settings for it, but 500,000 steps
-for a million, and independent noise of standard deviation 1 for state-dependent exploration (gSDE), which Ridgeline has
-not. Printed: each seed's mean return of 100 greedy episodes, with the rewards as they are; then their mean and standard
-deviation.
+The references of the rows `a2c-pendulum-sb3-run` and `a2c-lunar-lander-sb3-run` of published_scores.py: the RL zoo's
+settings, for Pendulum 500,000 steps of its million, and independent noise of standard deviation 1 for state-dependent
+exploration (gSDE), which Ridgeline has not. Printed: each seed's mean return of 100 greedy episodes of its last policy,
+with the rewards as they are; then their mean and standard deviation.
 """
 
 import sys
@@ -15,25 +15,40 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
-STEPS, RATE, EPISODES = 500_000, 7e-4, 100
+EPISODES = 100
 
 
-def score(seed: int) -> float:
+def pendulum(seed: int) -> A2C:
     env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=8, seed=seed), gamma=0.9)
     model = A2C(
-        "MlpPolicy", env, learning_rate=lambda left: left * RATE, n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
+        "MlpPolicy", env, learning_rate=lambda left: left * 7e-4, n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
         ent_coef=0.0, max_grad_norm=0.5, policy_kwargs={"log_std_init": 0.0, "ortho_init": False}, seed=seed,
         device="cpu",
     )  # fmt: skip
-    model.learn(STEPS)
+    model.learn(500_000)
     env.training = env.norm_reward = False
-    return float(np.mean(evaluate_policy(model, env, EPISODES, return_episode_rewards=True)[0]))
+    return model
 
+
+def lunar_lander(seed: int) -> A2C:
+    env = make_vec_env("LunarLander-v3", n_envs=8, seed=seed)
+    model = A2C(
+        "MlpPolicy", env, learning_rate=lambda left: left * 8.3e-4, n_steps=5, gamma=0.995, ent_coef=1e-5, seed=seed,
+        device="cpu",
+    )  # fmt: skip
+    return model.learn(200_000)
+
+
+TASKS = {"pendulum": pendulum, "lunar_lander": lunar_lander}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if len(sys.argv) < 2 or sys.argv[1] not in TASKS:
+        sys.exit(__doc__)
     scores = []
-    for seed in [int(word) for word in sys.argv[1:]] or range(10):
-        scores.append(score(seed))
+    for seed in [int(word) for word in sys.argv[2:]] or range(10):
+        model = TASKS[sys.argv[1]](seed)
+        returns = evaluate_policy(model, model.get_env(), EPISODES, return_episode_rewards=True)[0]
+        scores.append(float(np.mean(returns)))
         print(f"seed {seed}: {scores[-1]:.1f}", flush=True)
     print(f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f} ({len(scores)})")

@@ -184,6 +184,8 @@ def assert_same(left: list[list[np.ndarray]], right: list[list[np.ndarray]]) -> 
     for step, (ours, theirs) in enumerate(zip(left, right, strict=True)):
         for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             assert one.dtype == other.dtype and one.shape == other.shape, (step, index)
+            if one.tobytes() == other.tobytes():
+                continue
             if one.dtype.names:
                 for field in one.dtype.names:  # not the padding between them
                     np.testing.assert_array_equal(one[field], other[field], err_msg=f"step {step}, state.{field}")
