@@ -241,7 +241,6 @@ ROWS = {
         "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
         _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
         Begun(normalize_value=False), greedy=True, plays="Pendulum-v1",
-        differs="each instance scales its rewards by itself",
     ),
     "trpo-pendulum-sb3": Row(
         "pendulum", "sb3-trpo-pendulum",

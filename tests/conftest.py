@@ -13,7 +13,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 def pytest_collection_finish():
     """Every collected test is an object that stays; compiling makes so many others that looking at them takes time."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(500_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="session")
