@@ -34,7 +34,6 @@ from ridgeline.algorithms.vpg import VPG
 from ridgeline.estimators.gae import GAE
 from ridgeline.estimators.monte_carlo import MonteCarlo
 from ridgeline.policies import MLP
-from ridgeline.session import View
 
 FOLDER = Path(__file__).resolve().parent
 REFERENCES = json.loads((FOLDER / "published_references.json").read_text(encoding="utf-8"))
@@ -44,7 +43,6 @@ PAGE = FOLDER.parent / "docs" / "published_scores.md"
 NATIVE = ("cartpole", "acrobot", "mountain_car", "pendulum")  # twins of Gymnasium's
 FIRST_SEED = 1000
 EPISODES = 100  # of a greedy evaluation, each seed
-CHECKPOINT_STEPS, CHECKPOINT_EPISODES = 25_000, 5  # the SB3 zoo's: how often it looks, at how many greedy episodes
 
 _RAW = MLP(normalize_observation=False, normalize_value=False)
 _PLAIN = MLP(normalize_observation=False)  # critic targets are normalised (PopArt), as everywhere but in CleanRL's rows
@@ -62,7 +60,6 @@ class Row:
     steps: int | None = None  # None: as many as the reference
     seeds: int = 10
     greedy: bool = False  # deterministic evaluation of the final policy; else the last 100 training episodes
-    best: bool = False  # with `greedy`: of each seed's best checkpoint, as the SB3 zoo chooses it
     plays: str = ""  # where training changes the rewards: what the final policy plays instead, sampled, for its score
     differs: str = ""  # from the published settings
 
@@ -117,7 +114,6 @@ _SPINNING_UP_DIFFERS = "4000 steps of 4 instances together, not of one; the crit
 
 _SB3_NORMALISED = MLP()
 _SB3_CHOICE = "the mean of our final policies, against one agent at its best checkpoint"
-_SB3_BEST = "the mean over seeds of each one's best checkpoint, against one agent's"
 _SLM_RATE = "one learning rate, the actor's; the published critic has a larger one"
 _SLM_CLIP = "the gradients of the two networks are clipped together"
 _SB3_REWARDS = "the critic's targets are normalised (PopArt) where the zoo scales the rewards"
@@ -263,7 +259,7 @@ ROWS = {
     ),
     "a2c-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-a2c-lunar-lander",
-        _A2C_LUNAR, GAE(gamma=0.995, gae_lambda=1.0), _RAW, greedy=True, best=True, differs=_SB3_BEST,
+        _A2C_LUNAR, GAE(gamma=0.995, gae_lambda=1.0), _RAW, greedy=True, differs=_SB3_CHOICE,
     ),
     "a2c-lunar-lander-sb3-run": Row(
         "LunarLander-v3", "sb3-run-a2c-lunar-lander",
@@ -272,7 +268,7 @@ ROWS = {
     "trpo-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-trpo-lunar-lander",
         _trpo(512, 0.01, num_value_updates=15),
-        GAE(gae_lambda=0.98), greedy=True, best=True, differs=_SB3_BEST,
+        GAE(gae_lambda=0.98), seeds=5, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-lunar-lander-slm": Row(
         "LunarLander-v3", "slm-ppo-lunar-lander",
@@ -284,7 +280,7 @@ ROWS = {
     "ppo-lunar-lander-sb3": Row(
         "LunarLander-v3", "sb3-ppo-lunar-lander",
         _ppo(16, 1024, 64, 4, learning_rate=3e-4, entropy_coef=0.01, value_coef=1.0),
-        GAE(gamma=0.999, gae_lambda=0.98), seeds=3, greedy=True, best=True, differs=_SB3_BEST,
+        GAE(gamma=0.999, gae_lambda=0.98), seeds=3, greedy=True, differs=_SB3_CHOICE,
     ),
     # -------------------------------------------------------------------------------------------------------- MuJoCo
     "ppo-inverted-pendulum-cleanrl": Row(
@@ -329,43 +325,20 @@ def score(ours: np.ndarray, reference: dict[str, Any]) -> float:
     return float((ours.mean() - mean) / variance**0.5)
 
 
-class _Best(View):
-    """Keeps each run's policy of the checkpoint whose greedy episodes returned most."""
-
-    def __init__(self, environment: str):
-        self.environment, self.scores, self.policies, self.looked = environment, None, [], 0
-
-    def start(self, training, directory):
-        self.training, self.scores = training, np.full(training.num_runs, -np.inf)
-        self.policies = [None] * training.num_runs
-
-    def update(self, metrics):
-        if metrics["steps"] // CHECKPOINT_STEPS == self.looked:
-            return
-        self.looked = metrics["steps"] // CHECKPOINT_STEPS
-        policies = self.training.policies()
-        seen = ridgeline.evaluate(policies, CHECKPOINT_EPISODES, True, self.looked * 1000, environment=self.environment)
-        for run in np.flatnonzero(np.array(seen.episode_return) > self.scores):
-            self.scores[run], self.policies[run] = seen.episode_return[run], policies[run]
-
-
 def measure(row: Row, num_threads: int | None = None) -> dict[str, Any]:
     """Train the row's seeds side by side: every seed's score, their mean, standard deviation and z; seconds of this
     process on all cores."""
     start = time.process_time()
-    best = _Best(row.environment) if row.best else None
     result = ridgeline.train(
         row.environment, row.algorithm, row.estimator, row.policy, total_steps=row.total_steps, num_runs=row.seeds,
-        seed=FIRST_SEED, num_threads=num_threads, view=best,
+        seed=FIRST_SEED, num_threads=num_threads,
     )  # fmt: skip
     if result.failures:
         raise RuntimeError(f"{row.environment}: frozen runs {result.failures}")
     training = np.array(result.episode_return)
     ours = training
     if row.greedy or row.plays:
-        player = best.policies if best else result
-        environment = row.plays or (row.environment if best else None)
-        played = ridgeline.evaluate(player, EPISODES, row.greedy, environment=environment)
+        played = ridgeline.evaluate(result, EPISODES, row.greedy, environment=row.plays or None)
         ours = np.array(played.episode_return)
     return {
         "steps": result.total_steps,
@@ -411,7 +384,7 @@ def table(figures: dict[str, Any]) -> str:
         cells = [
             f"`{name}`", environment, f"{ours['steps']:,}",
             f"{_number(ours['mean'])} ± {_number(ours['sd'])} ({ours['seeds']})", reference, f"{ours['z']:.2f}",
-            "best" if row.best else "greedy" if row.greedy else "sampled" if row.plays else "training", source,
+            "greedy" if row.greedy else "sampled" if row.plays else "training", source,
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Protocols of the references, and where they stand:", "", *sources.values()]
