@@ -79,3 +79,24 @@ def test_a_published_score_is_reached(name, least):
     print(f"{name}: {figure['mean']} ± {figure['sd']}, z = {figure['z']}")
     assert figure["z"] > -2
     assert figure["mean"] >= least
+
+
+def test_scaled_rewards_are_those_of_vec_normalize():
+    """Of two runs of 8 instances each, over the end of their episodes."""
+    env_util = pytest.importorskip("stable_baselines3.common.env_util")
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    ours = _load("scaled_rewards").Pendulum(16)
+    theirs = [
+        VecNormalize(env_util.make_vec_env("Pendulum-v1", 8, seed=seed), norm_obs=False, gamma=0.9) for seed in (0, 8)
+    ]
+    ours.reset(seed=list(range(16)))
+    for env in theirs:
+        env.reset()
+    generator = np.random.default_rng(0)
+    for step in range(200):  # what follows a reset is drawn anew
+        action = generator.uniform(-2, 2, (16, 1)).astype(np.float32)
+        reward = ours.step(action)[1]
+        expected = [env.step(own)[1] for env, own in zip(theirs, np.split(action, 2), strict=True)]
+        np.testing.assert_allclose(reward, np.concatenate(expected), rtol=1e-5, err_msg=f"step {step}")
+    assert (ours.total == 0).all() and all((env.returns == 0).all() for env in theirs)
