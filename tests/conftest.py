@@ -2,12 +2,16 @@
 
 import gc
 import os
+import signal
 
 import pytest
 
 # Tests run side by side, and idle threads of a linear algebra library spin: before NumPy or torch is imported.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# A shell starts what it puts in the background deaf to Ctrl+C, and so would be the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
