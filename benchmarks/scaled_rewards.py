@@ -3,33 +3,25 @@ standard deviation of their discounted sum, then clipped to ±10."""
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorWrapper
 from gymnasium.wrappers import NormalizeReward, TransformReward
 from gymnasium.wrappers.utils import RunningMeanStd
-
-
-def scaled(env: gymnasium.Env, gamma: float) -> gymnasium.Env:
-    return TransformReward(NormalizeReward(env, gamma=gamma), lambda reward: float(np.clip(reward, -10, 10)))
 
 
 class Hopper(gymnasium.Wrapper):
     """As CleanRL's ppo_continuous_action.py."""
 
     def __init__(self):
-        super().__init__(scaled(gymnasium.make("Hopper-v4"), 0.99))
+        env = NormalizeReward(gymnasium.make("Hopper-v4"), gamma=0.99)
+        super().__init__(TransformReward(env, lambda reward: float(np.clip(reward, -10, 10))))
 
 
-class Pendulum(gymnasium.vector.VectorEnv):
+class Pendulum(VectorWrapper):
     """As Stable-Baselines3's VecNormalize: the 8 instances of a run share their statistics; runs follow each other."""
 
     def __init__(self, num_envs: int, **unused):
-        self.env = gymnasium.make_vec(
-            "Pendulum-v1", num_envs, "sync", vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP}
-        )
-        self.num_envs, self.metadata, self.spec = num_envs, self.env.metadata, None
-        self.single_observation_space = self.env.single_observation_space
-        self.single_action_space = self.env.single_action_space
-        self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+        mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        super().__init__(gymnasium.make_vec("Pendulum-v1", num_envs, "sync", vector_kwargs=mode))
         self.total = np.zeros((num_envs // 8, 8))
         self.moments = [RunningMeanStd() for _ in self.total]
 
@@ -45,6 +37,3 @@ class Pendulum(gymnasium.vector.VectorEnv):
         scale = np.sqrt(np.repeat([moments.var for moments in self.moments], 8) + 1e-8)
         self.total[(terminated | truncated).reshape(self.total.shape)] = 0
         return observation, np.clip(reward / scale, -10, 10), terminated, truncated, info
-
-    def close(self, **settings):
-        self.env.close(**settings)

@@ -295,11 +295,11 @@ def test_two_threads_equal_one(name):
 def test_observation_lies_in_the_space(name):
     definition = definition_of(name)
     space = definition.observation_space
-    env = CompiledEnv(definition._replace(max_episode_steps=min(definition.max_episode_steps or 200, 200)), 16, 0)
+    env = CompiledEnv(definition._replace(max_episode_steps=min(definition.max_episode_steps or 300, 300)), 16, 0)
     shape, dtype = storage_shape_dtype(space)
     assert env.observation.dtype == dtype and env.observation.shape == (env.num_rows, *shape)
     seen, kept = [env.observation.copy()], max(1, definition.num_agents // 4)  # of many agents one in some
-    for action in random_action(name, 300, 16):
+    for action in random_action(name, 600, 16):
         step = env.step(action)
         seen += [step.observation[::kept].copy(), step.final_observation[::kept].copy()]
     if isinstance(space, spaces.Box):
