@@ -136,18 +136,21 @@ def make_estimator(name: str, cells: list[dict], task: str, length: int) -> Any:
     return cls(**arguments)
 
 
+def make_algorithm(length: int) -> PPO:
+    return PPO(
+        num_envs=ROWS // length, rollout_length=length, num_epochs=4, num_minibatches=4, learning_rate=2.5e-3,
+        anneal_learning_rate=True, clip_coef=0.2, entropy_coef=0.005,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------------- training
 
 
 def train_cells(task: Task, estimators: list[Any], length: int, num_runs: int, seed: int, threads: int, steps: int):
     """For C estimators of one class: returns of every run at every iteration (C, num_runs, I), the last metrics, and
     which runs were frozen."""
-    algorithm = PPO(
-        num_envs=ROWS // length, rollout_length=length, num_epochs=4, num_minibatches=4, learning_rate=2.5e-3,
-        anneal_learning_rate=True, clip_coef=0.2, entropy_coef=0.005,
-    )  # fmt: skip
     training = Training(
-        task.environment, algorithm, [one for one in estimators for _ in range(num_runs)], "mlp", total_steps=steps,
+        task.environment, make_algorithm(length), [one for one in estimators for _ in range(num_runs)], "mlp", total_steps=steps,
         seed=list(range(seed, seed + num_runs)) * len(estimators), parameters=task.parameters, num_threads=threads,
     )  # fmt: skip
     returns, before, metrics = [], np.zeros(training.num_runs, np.int64), {}
