@@ -4,12 +4,12 @@ PPO with the settings of estimators.py trains with the equal mixture. At STOPS o
 held still, and rollouts are collected that nothing learns from. With the gradient g_c of one rollout by component c, in
 all of the actor's parameters, and the true one ∇J, taken from other instances,
 
-    b_c = E[g_c]·∇J,   M = E[g gᵀ],   cosine of weights w: wᵀb / √(wᵀM w) / |∇J|
+    b_c = E[g_c]·∇J,   M = E[g gᵀ],   G(w) = wᵀb / √(wᵀM w)
 
-is how well one rollout's mixture points where it should. ∇J is that of the return discounted by the longest horizon
-(0.998), which nothing cuts. Printed for each task and half of the training, means over runs and stops:
+G is what a step of unit length along one rollout's mixture gains, to first order. ∇J is that of the return discounted
+by the longest horizon (0.998), which nothing cuts. Printed for each task: G summed over runs and stops, in units of
+that of the equal mixture, and the same with the stops of the first half and of the second alone:
 
-    equal          the equal mixture, with which it is trained
     shrunk, ...    weights that each form of `adaptive_mixture` would have used here, from the rollouts before
     best pair      the single component that is best on the whole training
     best weights   those that are best on the whole training: what a slow average could gain at most
@@ -25,8 +25,15 @@ from estimators import ROWS, TASKS, make_algorithm
 
 from ridgeline import mixture
 from ridgeline.estimators.adaptive_mixture import (
-    COUNT, GAMMAS, HEAD, PRIOR, TRACE, AdaptiveMixture, advantages, reference_error,
-)  # fmt: skip
+    COUNT,
+    GAMMAS,
+    HEAD,
+    PRIOR,
+    TRACE,
+    AdaptiveMixture,
+    advantages,
+    reference_error,
+)
 from ridgeline.rollout import Estimate, Rollout, collect
 from ridgeline.training import Training
 
@@ -64,8 +71,8 @@ def standardized(advantage: np.ndarray) -> np.ndarray:
     return (advantage - mean) / np.maximum(std + FLOOR * std.max(-1, keepdims=True), 1e-30)
 
 
-def measure(training: Training, num_rollouts: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """(b, M, |∇J|²) of each run, from rollouts of policy and critic as they are."""
+def measure(training: Training, num_rollouts: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(b, M) of each run, from rollouts of policy and critic as they are."""
     env, population = training.shards[0].env, training.shards[0].population
     kept, runs = population.iteration.clone(), training.num_runs
     parts: list[tuple[Any, ...]] = []
@@ -99,7 +106,7 @@ def measure(training: Training, num_rollouts: int) -> list[tuple[np.ndarray, np.
         both = (first + second)[:, :COUNT] / 2
         one, two = first.mean(0), second.mean(0)
         b = (one[:COUNT] @ two[COUNT] + two[:COUNT] @ one[COUNT]) / 2
-        found.append((b, np.einsum("jcp,jdp->cd", both, both) / len(both), float(one[COUNT] @ two[COUNT])))
+        found.append((b, np.einsum("jcp,jdp->cd", both, both) / len(both)))
     return found
 
 
@@ -115,11 +122,9 @@ def _gradients(module, observation, action, columns) -> np.ndarray:
     return np.array(found)
 
 
-def cosines(found: list[tuple[np.ndarray, np.ndarray, float]], weights: list[np.ndarray]) -> float:
-    """Mean over stops and runs; all are divided by one |∇J|, the root of the mean square, for single ones are noisy."""
-    length = np.sqrt(max(np.mean([square for *_, square in found]), 1e-30))
-    each = [w @ b / np.sqrt(max(w @ m @ w, 1e-30)) for (b, m, _), w in zip(found, weights, strict=True)]
-    return float(np.mean(each) / length)
+def gain(found: list[tuple[np.ndarray, np.ndarray]], weights: list[np.ndarray]) -> float:
+    """G, summed over stops and runs."""
+    return float(sum(w @ b / np.sqrt(max(w @ m @ w, 1e-30)) for (b, m), w in zip(found, weights, strict=True)))
 
 
 def study(name: str, num_runs: int, num_rollouts: int) -> None:
@@ -138,19 +143,19 @@ def study(name: str, num_runs: int, num_rollouts: int) -> None:
             for form in FORMS:
                 chosen[form] += [watched.weights(form, run) for run in range(num_runs)]
     training.close()
-    scale = [1 / np.sqrt(np.trace(m)) for _, m, _ in found]
-    b = sum(one[0] * s for one, s in zip(found, scale, strict=True))
-    m = sum(one[1] * s * s for one, s in zip(found, scale, strict=True))
-    best = mixture.nonnegative_ridge(m, b, PRIOR, 1e-3)
-    single = np.eye(COUNT)
-    pair = max(range(COUNT), key=lambda c: cosines(found, [single[c]] * len(found)))
-    rows = {"equal": [PRIOR] * len(found), **chosen}
+    scale = [1 / np.sqrt(np.trace(m)) for _, m in found]  # as the steps have one length
+    b = sum(b * s for (b, _), s in zip(found, scale, strict=True))
+    m = sum(m * s * s for (_, m), s in zip(found, scale, strict=True))
+    single, equal = np.eye(COUNT), [PRIOR] * len(found)
+    pair = max(range(COUNT), key=lambda c: gain(found, [single[c]] * len(found)))
+    rows = dict(chosen)
     rows[f"best pair ({GAMMAS[HEAD[pair]]}, {TRACE[pair]})"] = [single[pair]] * len(found)
-    rows["best weights"] = [best] * len(found)
+    rows["best weights"] = [mixture.nonnegative_ridge(m, b, PRIOR, 1e-3)] * len(found)
     half = len(found) // 2
+    parts = (slice(None), slice(half), slice(half, None))
     for label, weights in rows.items():
-        early, late = cosines(found[:half], weights[:half]), cosines(found[half:], weights[half:])
-        print(f"{name:14s} {label:24s} {early:6.3f} {late:6.3f}", flush=True)
+        gains = [gain(found[part], weights[part]) / gain(found[part], equal[part]) for part in parts]
+        print(f"{name:14s} {label:24s} " + " ".join(f"{g:6.2f}" for g in gains), flush=True)
 
 
 def main() -> None:
