@@ -326,6 +326,6 @@ def test_a_head_learns_beside_others_as_alone(algorithm):
         return torch.autograd.grad(loss(policy, minibatch, settings)[0], predicted)[0]
 
     together = gradient_of([0, 1, 2])
-    assert (together != 0).all()
+    assert (together != 0).any(0).all()  # the test can tell
     for head in range(3):
         torch.testing.assert_close(together[:, [head]], gradient_of([head]))

@@ -127,8 +127,8 @@ def _first_next_value(rollout: Rollout) -> tuple[bool, torch.Tensor]:
 
 
 def _scale_of_value(rollout: Rollout, target: torch.Tensor, first: bool) -> torch.Tensor:
-    """(scale / σ)², (R, K): algorithms divide each head's error by its own scale; weighted so, it is ½E[(e/σ)²] with the
-    standard deviation σ of V's targets for all. The first call's target changes the scales before the loss reads
+    """(scale / σ)², (R, K): algorithms divide each head's error by its own scale; weighted so, it is ½E[(e/σ)²] with
+    the standard deviation σ of V's targets for all. The first call's target changes the scales before the loss reads
     them."""
     population = rollout.population
     if population is None or population.target_moments is None:
