@@ -1,4 +1,4 @@
-"""benchmarks/published_scores.py: its arithmetic and its page; and, slow, that we reach what others have published."""
+"""benchmarks/published_scores.py: its arithmetic, its page, twins of others' code; and, slow, that we reach their scores."""
 
 import dataclasses
 import importlib.util
