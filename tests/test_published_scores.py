@@ -1,4 +1,4 @@
-"""benchmarks/published_scores.py: its arithmetic, its page, twins of others' code; and, slow, that we reach their scores."""
+"""benchmarks/published_scores.py: its arithmetic, its page, twins of what others run; and, slow, that we reach them."""
 
 import dataclasses
 import importlib.util
