@@ -236,7 +236,7 @@ ROWS = {
     "a2c-pendulum-sb3-run": Row(
         "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
         _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
-        Begun(normalize_value=False), greedy=True, plays="Pendulum-v1",
+        Begun(normalize_value=False), seeds=30, greedy=True, plays="Pendulum-v1",
     ),
     "trpo-pendulum-sb3": Row(
         "pendulum", "sb3-trpo-pendulum",

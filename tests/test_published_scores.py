@@ -1,5 +1,6 @@
-"""benchmarks/published_scores.py: its arithmetic and its page; and, slow, that we reach what others have published."""
+"""benchmarks/published_scores.py: its arithmetic, its page, twins of what others run; and, slow, that we reach them."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from ridgeline.adapters.gymnasium import GymnasiumEnv
+from ridgeline.training import Training
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,3 +105,59 @@ def test_scaled_rewards_are_those_of_vec_normalize():
         expected = [env.step(own)[1] for env, own in zip(theirs, np.split(action, 2), strict=True)]
         np.testing.assert_allclose(reward, np.concatenate(expected), rtol=1e-5, err_msg=f"step {step}")
     assert (ours.total == 0).all() and all((env.returns == 0).all() for env in theirs)
+
+
+OURS_OF_THEIRS = {
+    "mlp_extractor.policy_net.0": "actor.0", "mlp_extractor.policy_net.2": "actor.1", "action_net": "action_head",
+    "mlp_extractor.value_net.0": "critic.0", "mlp_extractor.value_net.2": "critic.1", "value_net": "value_head",
+}  # fmt: skip
+
+
+def test_a2c_is_that_of_stable_baselines3(monkeypatch):
+    """From the same weights, noise and first states: 26 updates, over an end of all episodes, observations as they are.
+
+    Stable-Baselines3's learning rate is one update ahead of ours, which its schedule is given here.
+    """
+    stable_baselines3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.distributions import DiagGaussianDistribution
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    updates = 26
+    steps, noise = 64 * updates, np.random.default_rng(0).standard_normal((updates, 8, 8, 1)).astype(np.float32)
+    env = VecNormalize(make_vec_env("Pendulum-v1", 8, seed=0), norm_obs=False, gamma=0.9)
+    theirs = stable_baselines3.A2C(
+        "MlpPolicy", env, lambda left: 7e-4 * (left + 64 / steps), n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
+        policy_kwargs={"ortho_init": False}, seed=0, device="cpu",
+    )  # fmt: skip
+    names = {
+        f"{OURS_OF_THEIRS[module]}.{leaf}" if module else leaf: name
+        for name in dict(theirs.policy.named_parameters())
+        for module, _, leaf in [name.rpartition(".")]
+    }
+
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(GymnasiumEnv, "_row_seeds", lambda self, seed: list(range(8)))
+    row = published.ROWS["a2c-pendulum-sb3-run"]
+    policy = dataclasses.replace(row.policy, normalize_observation=False)
+    ours = Training(row.environment, row.algorithm, row.estimator, policy, total_steps=steps, num_threads=1)
+    population = ours.shards[0].population
+    for name, their_name in names.items():
+        population.view(name)[0] = theirs.policy.get_parameter(their_name).detach()
+
+    draws = iter(noise.reshape(-1, 8, 1))
+    monkeypatch.setattr(
+        DiagGaussianDistribution, "sample",
+        lambda self: self.distribution.mean + self.distribution.stddev * torch.from_numpy(next(draws)),
+    )  # fmt: skip
+    theirs.learn(steps)
+    monkeypatch.setattr(
+        population, "noise", lambda length, rows: torch.from_numpy(noise[ours.iteration, :length].reshape(-1, 1, 8, 1))
+    )
+    while not ours.finished:
+        ours.iterate()
+    ours.close()
+    assert set(names) == set(population.shapes)
+    for name, their_name in names.items():
+        own, their = population.view(name)[0].numpy(), theirs.policy.get_parameter(their_name).detach().numpy()
+        np.testing.assert_allclose(own, their, rtol=0, atol=2e-5, err_msg=name)
