@@ -136,19 +136,23 @@ def make_estimator(name: str, cells: list[dict], task: str, length: int) -> Any:
     return cls(**arguments)
 
 
+def make_algorithm(length: int, **changes: Any) -> PPO:
+    return PPO(
+        num_envs=ROWS // length, rollout_length=length, num_epochs=4, num_minibatches=4, learning_rate=2.5e-3,
+        anneal_learning_rate=True, clip_coef=0.2, entropy_coef=0.005, **changes,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def train_cells(task: Task, estimators: list[Any], length: int, num_runs: int, seed: int, threads: int, steps: int):
+def train_cells(task: Task, algorithm: PPO, estimators: list[Any], num_runs: int, seed: int, threads: int, steps: int):
     """For C estimators of one class: returns of every run at every iteration (C, num_runs, I), the last metrics, and
     which runs were frozen."""
-    algorithm = PPO(
-        num_envs=ROWS // length, rollout_length=length, num_epochs=4, num_minibatches=4, learning_rate=2.5e-3,
-        anneal_learning_rate=True, clip_coef=0.2, entropy_coef=0.005,
-    )  # fmt: skip
     training = Training(
-        task.environment, algorithm, [one for one in estimators for _ in range(num_runs)], "mlp", total_steps=steps,
-        seed=list(range(seed, seed + num_runs)) * len(estimators), parameters=task.parameters, num_threads=threads,
+        task.environment, algorithm, [one for one in estimators for _ in range(num_runs)], "mlp",
+        total_steps=steps, seed=list(range(seed, seed + num_runs)) * len(estimators), parameters=task.parameters,
+        num_threads=threads,
     )  # fmt: skip
     returns, before, metrics = [], np.zeros(training.num_runs, np.int64), {}
     try:
@@ -239,7 +243,10 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
         estimators = [make_estimator(name, cells, task, length) for name in names]
         if not estimators:
             return
-        returns, last, frozen = train_cells(TASKS[task], estimators, length, options.runs, seed, options.threads, steps)
+        algorithm = make_algorithm(length, **options.changes)
+        returns, last, frozen = train_cells(
+            TASKS[task], algorithm, estimators, options.runs, seed, options.threads, steps
+        )
     except (ValueError, TypeError) as error:
         print(f"{task}, T = {length}, {', '.join(names)}: skipped: {error}", flush=True)
         return
@@ -249,7 +256,8 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
             score, final = scores(returns[k])
             settings = {f.name: getattr(estimators[k], f.name) for f in dataclasses.fields(estimators[k])}
             cell = {
-                "task": task, "rollout_length": length, "estimator": name, "settings": settings, "score": score,
+                "task": task, "rollout_length": length, "estimator": name, "settings": settings | options.changes,
+                "score": score,
                 "final": final, "steps": steps, "num_runs": options.runs, "seed": seed, "commit": _commit(),
                 "seconds": round(seconds / len(names), 1), "core_seconds": round(busy / len(names), 1),
                 "frozen": int(frozen[k].sum()),
@@ -391,6 +399,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=16)
     parser.add_argument("--steps", type=int, help="of each run, instead of the task's")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--value-coef", type=float, help="of PPO; take a file of its own")
+    parser.add_argument("--max-grad-norm", type=float, help="likewise")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the pictures")
     options = parser.parse_args()
     options.tasks = _chosen(options.tasks, list(TASKS), list(TASKS), "task")
@@ -399,6 +409,8 @@ def main() -> None:
     options.lengths = [int(length) for length in options.lengths.split(";")]
     if any(length < 1 or ROWS % length or ROWS // length < 2 for length in options.lengths):
         raise SystemExit(f"--lengths: use divisors of {ROWS}, {ROWS // 2} at most: rows are environments x length")
+    given = {"value_coef": options.value_coef, "max_grad_norm": options.max_grad_norm}
+    options.changes = {name: value for name, value in given.items() if value is not None}
     torch.set_num_threads(1)
     if options.command == "list":
         print("\n".join([*TASKS, "", *ESTIMATORS, "", *GRID]))

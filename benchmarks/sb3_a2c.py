@@ -16,10 +16,11 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 EPISODES = 100
+NUM_ENVS = 8  # instance i of a run has the run's seed + i
 
 
 def pendulum(seed: int) -> A2C:
-    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=8, seed=seed), gamma=0.9)
+    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=NUM_ENVS, seed=seed), gamma=0.9)
     model = A2C(
         "MlpPolicy", env, learning_rate=lambda left: left * 7e-4, n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
         ent_coef=0.0, max_grad_norm=0.5, policy_kwargs={"log_std_init": 0.0, "ortho_init": False}, seed=seed,
@@ -31,7 +32,7 @@ def pendulum(seed: int) -> A2C:
 
 
 def lunar_lander(seed: int) -> A2C:
-    env = make_vec_env("LunarLander-v3", n_envs=8, seed=seed)
+    env = make_vec_env("LunarLander-v3", n_envs=NUM_ENVS, seed=seed)
     model = A2C(
         "MlpPolicy", env, learning_rate=lambda left: left * 8.3e-4, n_steps=5, gamma=0.995, ent_coef=1e-5, seed=seed,
         device="cpu",
@@ -47,7 +48,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     scores = []
     for seed in [int(word) for word in sys.argv[2:]] or range(10):
-        model = TASKS[sys.argv[1]](seed)
+        model = TASKS[sys.argv[1]](NUM_ENVS * seed)  # so no two runs share an instance's seed
         returns = evaluate_policy(model, model.get_env(), EPISODES, return_episode_rewards=True)[0]
         scores.append(float(np.mean(returns)))
         print(f"seed {seed}: {scores[-1]:.1f}", flush=True)

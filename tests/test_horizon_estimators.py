@@ -62,13 +62,10 @@ def test_golden_block(variant, dtype):
     estimate, _ = Block(4, variant)(batch, {})
     assert estimate.advantage.dtype == dtype
     check(estimate.advantage[:, 0], torch.tensor(GOLDEN[f"block_H4_{variant}"], dtype=dtype), TOLERANCE[dtype])
-    if variant == "masked":
-        seen = [3, 2, 1, 3, 2, 1, 2, 1]  # rows to the end of the piece: terminated at row 2, truncated at 5, cut at 7
-        weight = [[float(j < count) for j in range(4)] for count in seen]
-        assert estimate.target_weight is not None and estimate.target_weight.dtype == dtype
-        assert estimate.target_weight[:, 0].tolist() == weight
-    else:
-        assert estimate.target_weight is None
+    seen = [3, 2, 1, 3, 2, 1, 2, 1]  # rows to the end of the piece: terminated at row 2, truncated at 5, cut at 7
+    weight = [[0.25 * (j < count or variant == "absorbing") for j in range(4)] for count in seen]
+    assert estimate.target_weight is not None and estimate.target_weight.dtype == dtype
+    assert estimate.target_weight[:, 0].tolist() == weight
 
 
 def slow(function, *tensors, **settings):
@@ -98,7 +95,7 @@ def test_random_patterns(steps, columns, chance, dtype):
             check(ours, theirs, BOUND[dtype])
         estimate, _ = Block(count, "masked")(rollout(*given), {})
         check(estimate.target, slow(naive.block_target, *given, masked=True), BOUND[dtype])
-        check(estimate.target_weight, seen.to(dtype))
+        check(estimate.target_weight, seen.to(dtype) / count)
 
 
 # --------------------------------------------------------------------------------------------------------------- limits

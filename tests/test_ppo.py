@@ -10,8 +10,10 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from ridgeline.algorithms.a2c import A2C
 from ridgeline.algorithms.ppo import PPO
 from ridgeline.algorithms.reinforce import REINFORCE
+from ridgeline.algorithms.trpo import TRPO
 from ridgeline.algorithms.vpg import VPG
 from ridgeline.distributions import Categorical
 from ridgeline.estimators.gae import generalized_advantage
@@ -301,3 +303,29 @@ def test_value_clipping_by_hand():
     assert loss.item() == pytest.approx(0.5 * (1 + 0.81 + 0.3025) / 3)
     loss = PPO().value_loss(value, minibatch, torch.tensor([2.0]))
     assert loss.item() == pytest.approx(0.5 * (1 + 0.25 + 0.3025) / 3)
+
+
+@pytest.mark.parametrize("algorithm", [PPO(), PPO(value_clip_coef=0.1), A2C(), VPG(), REINFORCE(), TRPO()])
+def test_a_head_learns_beside_others_as_alone(algorithm):
+    """The gradient at each of three heads' outputs is what it is where the critic has that head alone."""
+    generator = torch.Generator().manual_seed(0)
+    parts = {name: torch.randn(50, 3, generator=generator).double() for name in ("value", "target", "predicted")}
+    parts["target_weight"], scale = torch.rand(50, 3, generator=generator), [0.5, 1.0, 20.0]
+
+    def gradient_of(heads):
+        minibatch = {name: part[:, heads] for name, part in parts.items()}
+        predicted = minibatch.pop("predicted").clone().requires_grad_()
+        rest = torch.zeros(50)
+        minibatch |= {"observation": rest, "action": rest.long(), "log_prob": rest, "advantage": rest}
+        settings = coefficients(value_coef=0.7, value_scale=[scale[head] for head in heads])
+
+        def policy(observation):
+            return Categorical(torch.zeros(50, 2)), predicted
+
+        loss = algorithm.value_loss if isinstance(algorithm, TRPO) else algorithm.loss
+        return torch.autograd.grad(loss(policy, minibatch, settings)[0], predicted)[0]
+
+    together = gradient_of([0, 1, 2])
+    assert (together != 0).any(0).all()  # the test can tell
+    for head in range(3):
+        torch.testing.assert_close(together[:, [head]], gradient_of([head]))

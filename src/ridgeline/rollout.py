@@ -34,8 +34,11 @@ def check_minibatches(num_envs: int, rollout_length: int, num_minibatches: int) 
 
 
 def squared_error(value: torch.Tensor, minibatch: dict[str, torch.Tensor], scale: torch.Tensor) -> torch.Tensor:
-    """((V − R̂)/σ)² of every row and head, (M, K), times its weight where the estimator gives weights."""
-    square = ((value - minibatch["target"]) / scale).square()
+    """K ((V − R̂)/σ)² of every row and of each of K heads, (M, K), times its weight where the estimator gives weights.
+
+    The mean of it is the sum over heads of their means over rows: a head learns as fast beside others as alone.
+    """
+    square = value.shape[-1] * ((value - minibatch["target"]) / scale).square()
     return square * minibatch["target_weight"] if "target_weight" in minibatch else square
 
 

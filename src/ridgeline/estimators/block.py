@@ -101,15 +101,16 @@ class Block:
         target, seen, known = block_target(
             rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.truncated
         )
-        target_weight = None
+        # the heads are parts of one prediction, so their errors count on average
+        target_weight = target.new_tensor(1 / self.horizon).expand_as(target)
         if self.variant == "masked":
-            known, target, target_weight = seen, torch.where(seen, target, rollout.value), seen.to(target.dtype)
+            known, target, target_weight = seen, torch.where(seen, target, rollout.value), target_weight * seen
         error = target - rollout.value
         if self.puf is None:
             return Estimate(error.sum(-1), target, target_weight), memory
         weight, of_loss = self._weights(rollout, memory)
         weight, of_loss = (w.to(target.dtype).repeat_interleave(rollout.rows_per_run, 0) for w in (weight, of_loss))
-        target_weight = of_loss.expand_as(target) if target_weight is None else of_loss * target_weight
+        target_weight = of_loss * target_weight
         return Estimate((weight * error).sum(-1), target, target_weight), _remember(rollout, memory, target, known)
 
     def _weights(self, rollout: Rollout, memory: dict) -> tuple[torch.Tensor, torch.Tensor]:

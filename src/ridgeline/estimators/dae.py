@@ -127,18 +127,18 @@ def _first_next_value(rollout: Rollout) -> tuple[bool, torch.Tensor]:
 
 
 def _scale_of_value(rollout: Rollout, target: torch.Tensor, first: bool) -> torch.Tensor:
-    """K (scale / σ)², (R, K): algorithms take the mean over K heads, each divided by its own scale; weighted so, it is
-    ½E[(e/σ)²] with the standard deviation σ of V's targets for all. The first call's target changes the scales before
-    the loss reads them."""
-    population, count = rollout.population, target.shape[-1]
+    """(scale / σ)², (R, K): algorithms divide each head's error by its own scale; weighted so, it is ½E[(e/σ)²] with
+    the standard deviation σ of V's targets for all. The first call's target changes the scales before the loss reads
+    them."""
+    population = rollout.population
     if population is None or population.target_moments is None:
-        return target.new_full((rollout.num_runs, count), count)
+        return target.new_ones(rollout.num_runs, target.shape[-1])
     scale, unit = population.coefficients["value_scale"], population.buffers["value_scale"]
     if first:
         moments = copy.deepcopy(population.target_moments)
         moments.update(rollout.by_run(target), ~population.frozen, rollout.valid_by_run)
         scale, unit = moments.error_scale().float(), moments.scale().float()
-    return count * (scale / unit[:, :1]).square()
+    return (scale / unit[:, :1]).square()
 
 
 def _metrics(rollout: Rollout, target: torch.Tensor) -> dict[str, torch.Tensor]:
