@@ -257,8 +257,8 @@ def _train_group(path: Path, options: argparse.Namespace, task: str, length: int
             settings = {f.name: getattr(estimators[k], f.name) for f in dataclasses.fields(estimators[k])}
             cell = {
                 "task": task, "rollout_length": length, "estimator": name, "settings": settings | options.changes,
-                "score": score,
-                "final": final, "steps": steps, "num_runs": options.runs, "seed": seed, "commit": _commit(),
+                "score": score, "final": final, "steps": steps, "num_runs": options.runs, "seed": seed,
+                "commit": _commit(),
                 "seconds": round(seconds / len(names), 1), "core_seconds": round(busy / len(names), 1),
                 "frozen": int(frozen[k].sum()),
                 "last": {metric: value[k] for metric, value in last.items()},

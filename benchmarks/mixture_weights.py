@@ -26,6 +26,7 @@ from estimators import ROWS, TASKS, make_algorithm
 from ridgeline import mixture
 from ridgeline.estimators.adaptive_mixture import (
     COUNT,
+    FLOOR,
     GAMMAS,
     HEAD,
     PRIOR,
@@ -34,13 +35,13 @@ from ridgeline.estimators.adaptive_mixture import (
     advantages,
     reference_error,
 )
-from ridgeline.rollout import Estimate, Rollout, collect
+from ridgeline.gradient_cloud import actor_parameters
+from ridgeline.rollout import Estimate, Rollout, collect, reverse_scan
 from ridgeline.training import Training
 
 LENGTH = 64
 STOPS = 6
 FORMS = ("shrunk", "nonnegative", "gated")
-FLOOR = 1e-3  # least standard deviation of a component, as a share of the largest
 
 
 @dataclass
@@ -79,26 +80,22 @@ def measure(training: Training, num_rollouts: int) -> list[tuple[np.ndarray, np.
     for _ in range(num_rollouts):
         population.iteration += 1  # other random numbers
         rollout = collect(env, population, LENGTH)
-        ends = rollout.by_run(rollout.terminated | rollout.truncated).numpy().copy()
-        error = rollout.by_run(reference_error(rollout)).numpy().copy()
+        ends = rollout.by_run(rollout.terminated | rollout.truncated).clone()
+        error = rollout.by_run(reference_error(rollout))
         observation = rollout.by_run(rollout.observation[:-1]).clone()
         action = rollout.by_run(rollout.action).clone()
         parts.append((observation, action, standardized(advantages(rollout)[0]), error, ends))
     population.iteration.copy_(kept)
-    truth, following = [], np.zeros_like(parts[0][3][0])
-    for *_, error, ends in reversed(parts):
-        rows = np.empty_like(error)
-        for t in reversed(range(LENGTH)):
-            following = error[t] + GAMMAS[-1] * np.where(ends[t], 0, following)
-            rows[t] = following
-        truth.insert(0, rows)
+    error, ends = (torch.cat([part[k] for part in parts]).double() for k in (3, 4))
+    truth = reverse_scan(error.flatten(1), float(GAMMAS[-1]) * (1 - ends).flatten(1)).view_as(error).split(LENGTH)
     # the last rollouts know too little of what follows
     whole = num_rollouts - min(num_rollouts // 4, 500 // LENGTH)
     found = []
     for run in range(runs):
         module, halves = population.policy(run), ([], [])
         for (observation, action, component, *_), reference in zip(parts[:whole], truth[:whole], strict=True):
-            columns = np.concatenate([component, (reference - reference.mean((0, 2), keepdims=True))[..., None]], -1)
+            centred = reference - reference.mean((0, 2), keepdim=True)
+            columns = np.concatenate([component, centred.unsqueeze(-1).numpy()], -1)
             for half in (0, 1):
                 rows = (slice(None), run, slice(half, None, 2))
                 halves[half].append(_gradients(module, observation[rows], action[rows], columns[rows]))
@@ -112,8 +109,9 @@ def measure(training: Training, num_rollouts: int) -> list[tuple[np.ndarray, np.
 
 def _gradients(module, observation, action, columns) -> np.ndarray:
     """∇ E[column · log π(a|s)] of every column, (columns, P)."""
-    log_prob = module.distribution(observation.flatten(0, 1)).log_prob(action.flatten(0, 1))
-    parameters = [p for name, p in module.named_parameters() if not name.startswith(("critic", "value"))]
+    rows = observation.flatten(0, 1)
+    log_prob = module.distribution(rows).log_prob(action.flatten(0, 1))
+    parameters = [module.get_parameter(name) for name in actor_parameters(module, rows[:1])]
     found = []
     for k in range(columns.shape[-1]):
         weight = torch.as_tensor(columns[..., k].ravel(), dtype=log_prob.dtype) / len(log_prob)
