@@ -30,10 +30,10 @@ def coefficients(**changes) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-def make_policy(action_space) -> nn.Module:
+def make_policy(action_space, **settings) -> nn.Module:
     """A float64 policy with random weights in its heads too."""
     torch.manual_seed(0)
-    policy = MLP(hidden_sizes=(8,)).build(spaces.Box(-1, 1, (3,)), action_space).double()
+    policy = MLP(hidden_sizes=(8,), **settings).build(spaces.Box(-1, 1, (3,)), action_space).double()
     for parameter in policy.parameters():
         nn.init.normal_(parameter, std=0.5)
     return policy

@@ -129,7 +129,8 @@ FLAGS = {  # the settings of each component, in order; their values are defaults
     ("estimator", "average_reward"): "gae_lambda reward_rate_step variant value_centering",
     ("estimator", "dae"): "gamma corrected",
     ("policy", "mlp"): (
-        "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std"
+        "hidden_sizes activation shared_trunk normalize_observation observation_clip normalize_value log_std "
+        "noise_steps"
     ),
     ("policy", "gru"): (
         "hidden_sizes state_size memory_steps encoder channels activation normalize_observation observation_clip "

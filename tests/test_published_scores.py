@@ -113,8 +113,10 @@ OURS_OF_THEIRS = {
 }  # fmt: skip
 
 
-def test_a2c_is_that_of_stable_baselines3(monkeypatch):
-    """From the same weights, noise and first states: 26 updates, over an end of all episodes, observations as they are.
+@pytest.mark.parametrize("noise_steps", [0, 4])
+def test_a2c_is_that_of_stable_baselines3(monkeypatch, noise_steps):
+    """From the same weights, noise and first states: 26 updates, over an end of all episodes, observations as they are;
+    with independent noise, and with gSDE whose matrix changes in the middle of a rollout.
 
     Stable-Baselines3's learning rate is one update ahead of ours, which its schedule is given here.
     """
@@ -124,11 +126,13 @@ def test_a2c_is_that_of_stable_baselines3(monkeypatch):
     from stable_baselines3.common.vec_env import VecNormalize
 
     updates = 26
-    steps, noise = 64 * updates, np.random.default_rng(0).standard_normal((updates, 8, 8, 1)).astype(np.float32)
+    steps, draws = 64 * updates, (2, 8, 64, 1) if noise_steps else (8, 8, 1)
+    noise = np.random.default_rng(0).standard_normal((updates, *draws)).astype(np.float32)
     env = VecNormalize(make_vec_env("Pendulum-v1", 8, seed=0), norm_obs=False, gamma=0.9)
     theirs = stable_baselines3.A2C(
         "MlpPolicy", env, lambda left: 7e-4 * (left + 64 / steps), n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
-        policy_kwargs={"ortho_init": False}, seed=0, device="cpu",
+        policy_kwargs={"ortho_init": False, "log_std_init": -2.0 if noise_steps else 0.0}, seed=0, device="cpu",
+        use_sde=bool(noise_steps), sde_sample_freq=noise_steps,
     )  # fmt: skip
     names = {
         f"{OURS_OF_THEIRS[module]}.{leaf}" if module else leaf: name
@@ -139,21 +143,29 @@ def test_a2c_is_that_of_stable_baselines3(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.setattr(GymnasiumEnv, "_row_seeds", lambda self, seed: list(range(8)))
     row = published.ROWS["a2c-pendulum-sb3-run"]
-    policy = dataclasses.replace(row.policy, normalize_observation=False)
+    policy = dataclasses.replace(row.policy, normalize_observation=False, noise_steps=noise_steps)
     ours = Training(row.environment, row.algorithm, row.estimator, policy, total_steps=steps, num_threads=1)
     population = ours.shards[0].population
     for name, their_name in names.items():
         population.view(name)[0] = theirs.policy.get_parameter(their_name).detach()
 
-    draws = iter(noise.reshape(-1, 8, 1))
+    draws = iter(noise.reshape(-1, *noise.shape[2:]))
     monkeypatch.setattr(
         DiagGaussianDistribution, "sample",
         lambda self: self.distribution.mean + self.distribution.stddev * torch.from_numpy(next(draws)),
     )  # fmt: skip
+
+    def reset_noise(num_envs):
+        matrices = torch.from_numpy(noise[theirs._n_updates, theirs.rollout_buffer.pos // noise_steps])
+        theirs.policy.action_dist.exploration_matrices = theirs.policy.log_std.detach().exp() * matrices
+
+    monkeypatch.setattr(theirs.policy, "reset_noise", reset_noise)
     theirs.learn(steps)
+    kept = noise_steps or 1
     monkeypatch.setattr(
-        population, "noise", lambda length, rows: torch.from_numpy(noise[ours.iteration, :length].reshape(-1, 1, 8, 1))
-    )
+        population, "noise",
+        lambda length, rows: [torch.from_numpy(noise[ours.iteration, None, step // kept]) for step in range(length)],
+    )  # fmt: skip
     while not ours.finished:
         ours.iterate()
     ours.close()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from test_ppo import make_minibatch, make_policy
+from test_ppo import make_policy
 from torch import nn
 from torch.func import functional_call
 
@@ -37,7 +37,7 @@ def cosine(a, b) -> float:
 
 def scores(log_prob, parameters) -> torch.Tensor:
     """The gradient of each entry of log_prob (M,) with respect to all parameters, (M, P)."""
-    rows = [torch.autograd.grad(one, parameters, retain_graph=True) for one in log_prob]
+    rows = [torch.autograd.grad(one, parameters, retain_graph=True, materialize_grads=True) for one in log_prob]
     return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
 
@@ -101,12 +101,20 @@ def test_conjugate_gradient_solves():
 # ----------------------------------------------------------------------------------------------------- Fisher matrices
 
 
-@pytest.mark.parametrize("action_space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.Box(-1, 1, (2,))])
-def test_fisher_vector_product(action_space):
+@pytest.mark.parametrize(
+    ("action_space", "noise_steps"),
+    [
+        (spaces.Discrete(3), 0),
+        (spaces.MultiDiscrete([2, 3]), 0),
+        (spaces.Box(-1, 1, (2,)), 0),
+        (spaces.Box(-1, 1, (2,)), 4),
+    ],
+)
+def test_fisher_vector_product(action_space, noise_steps):
     """Of a network: E_s E_a[score score'], the inner expectation in full: over all actions, or for a Gaussian
-    J' diag(1/sigma^2) J of the means and 2 for each log standard deviation."""
-    policy = make_policy(action_space)
-    observation = make_minibatch(policy, action_space, rows=7)["observation"]
+    J' diag(1/sigma^2) J of the means and 2 J' J of the log standard deviations, of each row with gSDE."""
+    policy = make_policy(action_space, noise_steps=noise_steps)
+    observation = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), **DOUBLE)
     names = policy_parameters(policy, {"observation": observation.unsqueeze(0), "action": actions(action_space)})
     theta = {name: policy.get_parameter(name) for name in names}
     assert {name.split(".")[0] for name in names} == {"actor", "action_head"} | (
@@ -118,12 +126,8 @@ def test_fisher_vector_product(action_space):
     if isinstance(action_space, spaces.Box):
         spread = distribution.log_std.detach().exp()
         for i in range(2):
-            jacobian = scores(distribution.mean[:, i], [p for p in values if p is not policy.log_std])
-            place = [p is not policy.log_std for p in values for _ in range(p.numel())]
-            rows = torch.zeros(7, len(place), **DOUBLE)
-            rows[:, torch.tensor(place)] = jacobian / spread[:, i : i + 1]
-            fisher += rows.T @ rows / 7
-        fisher += torch.tensor([0.0 if outside else 2.0 for outside in place], **DOUBLE).diag()
+            mean, log_std = (scores(output[:, i], values) for output in (distribution.mean, distribution.log_std))
+            fisher += (mean / spread[:, i : i + 1] ** 2).T @ mean / 7 + 2 * log_std.T @ log_std / 7
     else:
         for action in actions(action_space)[0]:
             log_prob = distribution.log_prob(action.expand(7, *action.shape))

@@ -1,4 +1,4 @@
-"""Action distributions: categorical, several categoricals, diagonal Gaussian.
+"""Action distributions: categorical, several categoricals, diagonal Gaussian, one with state-dependent exploration.
 
 Each is made from the policy's output and knows `sample(noise)`, `mode()`, `log_prob(action)`, `entropy()`,
 `kl(other)` and `score(action)`, over any leading dimensions. The noise is drawn outside (one stream per run), so
@@ -6,7 +6,8 @@ sampling is a deterministic function and means the same for one run and for a po
 """
 
 import math
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -128,19 +129,42 @@ class DiagonalGaussian:
         return z, (z * z - 1) / math.sqrt(2)
 
 
-def _register(cls) -> None:
-    """Let torch.func transforms carry a distribution as they carry a tuple of its tensors."""
+class StateDependentGaussian(DiagonalGaussian):
+    """Generalised state-dependent exploration (gSDE): a = mean + theta' phi(s), where the noise matrix theta ~ N(0,
+    std^2) (F, A) is kept for several steps, so that the noise changes as smoothly as the policy's features phi.
+
+    Given s alone an action is N(mean, diag(sigma(s))^2), sigma_i^2 = sum_f phi_f^2 std_fi^2, so `log_std` (..., A), the
+    log of sigma, is all that log_prob, entropy, kl and score know (of the latter, the second part is that of log
+    sigma(s)). Only `sample` needs feature (..., F) and std (F, A), of many runs (R, F, A).
+
+    Source: Raffin, Kober & Stulp 2022, "Smooth exploration for robotic reinforcement learning", section 3.
+    """
+
+    def __init__(self, mean: torch.Tensor, log_std: torch.Tensor, feature: torch.Tensor, std: torch.Tensor):
+        super().__init__(mean, log_std)
+        self.feature, self.std = feature, std
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """mean_i + sum_f phi_f std_fi noise_fi, for standard normal noise (..., F, A): a matrix for each action."""
+        std = self.std.unflatten(-2, (*[1] * (noise.dim() - self.std.dim()), -1))  # of R runs: (R, 1, F, A)
+        return self.mean + (self.feature.unsqueeze(-1) * std * noise).sum(-2)
+
+
+def _register(cls, becomes, kept: int | None = None) -> None:
+    """Let torch.func transforms carry a distribution as they carry a tuple of its tensors, or of the first ones `kept`,
+    of which the class that it `becomes` is made."""
 
     def rebuild(children, names):
-        distribution = cls.__new__(cls)
+        distribution = becomes.__new__(becomes)
         vars(distribution).update(zip(names, children, strict=True))
         return distribution
 
-    register_pytree_node(cls, lambda item: (list(vars(item).values()), tuple(vars(item))), rebuild)
+    register_pytree_node(cls, lambda item: (list(vars(item).values())[:kept], tuple(vars(item))[:kept]), rebuild)
 
 
 for _cls in (Categorical, MultiCategorical, DiagonalGaussian):
-    _register(_cls)
+    _register(_cls, _cls)
+_register(StateDependentGaussian, DiagonalGaussian, 2)  # `std` has no rows; actions are sampled before
 
 
 def num_outputs(space: spaces.Space) -> int:
@@ -172,3 +196,15 @@ def draw_noise(space: spaces.Space, generator: np.random.Generator, shape: tuple
     if isinstance(space, spaces.Box):
         return generator.standard_normal((*shape, *space.shape), dtype=np.float32)
     return generator.random((*shape, *(space.shape or ())), dtype=np.float32)
+
+
+def draw_steps(
+    policy: Any, space: spaces.Space, streams: Sequence[np.random.Generator], length: int, rows: int
+) -> Sequence[torch.Tensor]:
+    """What `sample` needs in each of `length` steps, (R, rows, ...) each: a run's from its own stream. A policy's
+    `noise_steps`, where it has any, are those for which a matrix of noise is kept."""
+    kept: int = getattr(policy, "noise_steps", 0)
+    matrix = (policy.action_head.in_features,) if kept else ()
+    shape = (-(-length // max(kept, 1)), rows, *matrix)
+    noise = torch.from_numpy(np.stack([draw_noise(space, stream, shape) for stream in streams], 1))
+    return [noise[step // kept] for step in range(length)] if kept else noise

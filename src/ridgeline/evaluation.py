@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ridgeline.canvas import Canvas, Rendered
-from ridgeline.distributions import draw_noise
+from ridgeline.distributions import draw_steps
 from ridgeline.environments import resolve
 from ridgeline.film import other_screen, show_frame, write_gif, write_mp4
 from ridgeline.policies import clip_action
@@ -190,11 +190,12 @@ class _Choice:
         if self.greedy:
             action = self.population.greedy(observation)
         else:
-            block, step = divmod(self.step, NOISE_STEPS)
+            module = self.population.module
+            length: int = getattr(module, "noise_steps", 0) or NOISE_STEPS
+            block, step = divmod(self.step, length)
             if step == 0:
-                shape = (NOISE_STEPS, self.env.rows_per_run)
-                noise = [draw_noise(space, random_stream(seed, PLAY, block), shape) for seed in self.env.seeds]
-                self.noise = torch.from_numpy(np.stack(noise, 1))
+                streams = [random_stream(seed, PLAY, block) for seed in self.env.seeds]
+                self.noise = draw_steps(module, space, streams, length, self.env.rows_per_run)
             action, _, _ = self.population.act(observation, self.noise[step])
             self.step += 1
         return clip_action(space, action.flatten(0, 1).numpy())

@@ -8,7 +8,8 @@ will do; what this one does beyond that:
 - it gives the distribution or the value alone, so that with separate trunks acting leaves the critic for later;
 - it normalises observations with running statistics, which are its buffers, frozen from acting to learning;
 - its value is predicted in units of the running standard deviation of the critic's targets (PopArt, van Hasselt et al.
-  2016), and given in units of reward.
+  2016), and given in units of reward;
+- its exploration may depend on the state (gSDE, distributions.py).
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from ridgeline.distributions import Distribution, make_distribution, num_outputs
+from ridgeline.distributions import Distribution, StateDependentGaussian, make_distribution, num_outputs
 from ridgeline.encoders import CHANNELS, Convolutions, flat, is_image, parts, size_of
 from ridgeline.layers import chain, standardize
 from ridgeline.observations import ACTION_MASK, as_dict, check_action_mask, storage_shape_dtype, unpack
@@ -54,8 +55,13 @@ class Policy(nn.Module):
         self.action_head = linear(width, num_outputs(action_space), 0.01)
         # normalised: 0 at first, which is the same in every unit of reward
         self.value_head = linear(width, num_values, 0.0 if config.normalize_value else 1.0)
-        is_box = isinstance(action_space, spaces.Box)
-        self.log_std = nn.Parameter(torch.full(action_space.shape, config.log_std)) if is_box else None
+        self.noise_steps, is_box = config.noise_steps, isinstance(action_space, spaces.Box)
+        if self.noise_steps and not is_box:
+            raise ValueError(
+                f"noise_steps = {self.noise_steps} is for actions of a Box; of {action_space} leave it at 0"
+            )
+        shape = (width, *action_space.shape) if self.noise_steps else action_space.shape
+        self.log_std = nn.Parameter(torch.full(shape, config.log_std)) if is_box else None
         size = sum(size_of(part) for part in self.dense.values())
         self.normalize_observation = config.normalize_observation and size > 0
         if self.normalize_observation:
@@ -75,7 +81,7 @@ class Policy(nn.Module):
 
     def forward(self, observation) -> tuple[Distribution, torch.Tensor]:
         """(*rows, *O) -> distribution over (*rows), value (*rows, K) in units of reward."""
-        if self.critic is not None:
+        if self.critic is not None or self.noise_steps:  # a shared trunk twice, then: the noise needs its output
             return self.distribution(observation), self.value(observation)
         # both heads in one product
         weight = torch.cat([self.action_head.weight, self.value_head.weight], -2)
@@ -86,6 +92,8 @@ class Policy(nn.Module):
 
     def distribution(self, observation) -> Distribution:
         """The action distribution alone: half the work where the trunks are separate."""
+        if self.noise_steps:
+            return self.last_layer(observation)[1]
         head = (self.action_head.weight, self.action_head.bias, "linear")
         output = chain(self.input_of(observation), [*self._trunk(self.actor), head])
         return self._distribution(output, observation)
@@ -95,7 +103,10 @@ class Policy(nn.Module):
         x = self.input_of(observation)
         feature = chain(x, self._trunk(self.actor)) if self.actor else x
         head = (self.action_head.weight, self.action_head.bias, "linear")
-        return feature, self._distribution(chain(feature, [head]), observation)
+        output = chain(feature, [head])
+        if self.noise_steps:
+            return feature, self._state_dependent(output, feature.detach())
+        return feature, self._distribution(output, observation)
 
     def value(self, observation) -> torch.Tensor:
         """The value alone, (*rows, K)."""
@@ -125,6 +136,14 @@ class Policy(nn.Module):
         mask = observation[ACTION_MASK] if self.masked else None
         return make_distribution(self.action_space, output, log_std, mask)
 
+    def _state_dependent(self, mean: torch.Tensor, feature: torch.Tensor) -> Distribution:
+        """sigma_i(s)^2 = sum_f phi_f(s)^2 sigma_fi^2 + 1e-6; no gradient reaches the features through it."""
+        assert self.log_std is not None
+        std = self.log_std.exp()
+        tiny = torch.full_like(std[..., 0, :], 1e-6)  # as in Stable-Baselines3
+        variance = chain(feature.square(), [(std.square().transpose(-1, -2), tiny, "linear")])
+        return StateDependentGaussian(mean, 0.5 * variance.log(), feature, std)
+
     def _value(self, output: torch.Tensor) -> torch.Tensor:
         return output * _rows(self.value_scale, output) + _rows(self.value_mean, output)
 
@@ -137,7 +156,7 @@ class Policy(nn.Module):
 
         An observation of several parts is a dict, or packed bytes as a VectorEnv gives them. Box actions are clipped to
         the space. `greedy` takes the mode instead of sampling (torch's global generator). The `state` of a recurrent
-        policy goes into the next call; begin each episode with None.
+        policy, or the noise that is kept for `noise_steps`, goes into the next call; begin each episode with None.
         """
         rows, single = as_rows(self.observation_space, observation)
         count = len(next(iter(rows.values()))) if isinstance(rows, dict) else len(rows)
@@ -145,15 +164,22 @@ class Policy(nn.Module):
         if greedy:
             action = distribution.mode()
         else:
-            shape = (count, *(self.action_space.shape or ()))
-            is_box = isinstance(self.action_space, spaces.Box)
-            action = distribution.sample(torch.randn(shape) if is_box else torch.rand(shape))
+            noise, state = self._noise(count, state)
+            action = distribution.sample(noise)
         action = clip_action(self.action_space, action.numpy())
         return (action[0] if single else action), state
 
     def _act(self, rows, count: int, state) -> tuple[Distribution, Any]:
         """The distributions over `count` rows, and the state after them."""
         return self.distribution(rows), state
+
+    def _noise(self, count: int, state) -> tuple[torch.Tensor, Any]:
+        """What `count` samples need, and the state after them: with `noise_steps`, noise and the steps left to it."""
+        shape = (count, *(self.action_space.shape or ()))
+        if self.noise_steps:
+            noise, left = state or (torch.randn(count, self.action_head.in_features, *shape[1:]), self.noise_steps)
+            return noise, (noise, left - 1) if left > 1 else None
+        return (torch.randn(shape) if isinstance(self.action_space, spaces.Box) else torch.rand(shape)), state
 
 
 class MLPPolicy(Policy):
@@ -177,9 +203,13 @@ class MLP:
     normalize_value: bool = True
     """Predict values in units of the running standard deviation of their targets (PopArt)."""
     log_std: float = 0.0
-    """Initial log standard deviation of continuous actions (it does not depend on the state)."""
+    """Initial log standard deviation of continuous actions, whatever the state; with noise_steps, of the matrix."""
+    noise_steps: int = 0
+    """Steps for which a noise matrix of state-dependent exploration (gSDE) is kept; 0: independent noise instead."""
 
     def __post_init__(self):
+        if self.noise_steps < 0:
+            raise ValueError(f"noise_steps = {self.noise_steps}; use 0 or the steps that a noise matrix is kept")
         if any(size < 1 for size in self.hidden_sizes):
             raise ValueError(f"hidden_sizes = {self.hidden_sizes}; every width must be at least 1")
         if self.shared_trunk and not self.hidden_sizes:
@@ -238,6 +268,7 @@ class CNN:
     """Initial log standard deviation of continuous actions (it does not depend on the state)."""
 
     shared_trunk = True
+    noise_steps = 0
 
     def __post_init__(self):
         if self.encoder not in ("auto", *CHANNELS):

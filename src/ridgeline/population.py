@@ -21,7 +21,7 @@ from torch import nn
 
 from ridgeline import calls, optimizers
 from ridgeline.calls import Calls
-from ridgeline.distributions import draw_noise
+from ridgeline.distributions import draw_steps
 from ridgeline.normalize import RunningMoments, TargetMoments
 from ridgeline.observations import is_packed, unpack
 from ridgeline.recurrent import Sequence
@@ -69,7 +69,8 @@ class Population:
         self._stack([self._initialise(build, seed) for seed in self.seeds])
         self.rmsprop = optimizers.RMSPROP.get(optimizer, 0)
         self.of_critic = optimizers.critic_parameters(list(self.shapes), self.coefficients)
-        self.muon_matrices = optimizers.muon_matrices(optimizer, [shape for _, shape in self.shapes.values()])
+        matrices = [() if name == "log_std" else shape for name, (_, shape) in self.shapes.items()]  # no map: a table
+        self.muon_matrices = optimizers.muon_matrices(optimizer, matrices)
         self.coefficients["value_scale"] = torch.ones_like(self.buffers.get("value_scale", torch.ones(self.num_runs)))
         self.observation_moments = self.target_moments = None
         if "observation_mean" in self.buffers:
@@ -249,11 +250,10 @@ class Population:
         """Whether `last_layer` can be asked for."""
         return hasattr(self.module, "last_layer") and (not self.mapped or self.calls.stacked is not None)
 
-    def noise(self, rollout_length: int, rows: int) -> torch.Tensor:
-        """Noise for `rows` rows of each run, (T, R, rows, ...), each run's from its own stream of this iteration."""
+    def noise(self, rollout_length: int, rows: int) -> Several[torch.Tensor]:
+        """Noise for `rows` rows of each run, T times (R, rows, ...), each run's from its stream of this iteration."""
         streams = [random_stream(seed, ACT, int(self.iteration[run])) for run, seed in enumerate(self.seeds)]
-        noise = [draw_noise(self.action_space, stream, (rollout_length, rows)) for stream in streams]
-        return torch.from_numpy(np.stack(noise, 1))
+        return draw_steps(self.module, self.action_space, streams, rollout_length, rows)
 
     def shuffles(self, rows: int, num_epochs: int) -> torch.Tensor:
         """Permutations of 0 .. rows - 1, (num_epochs, R, rows) int64, each run's from its own stream."""

@@ -121,6 +121,7 @@ class _Recurrent:
     """Initial log standard deviation of continuous actions (it does not depend on the state)."""
 
     shared_trunk: ClassVar[bool] = True
+    noise_steps: ClassVar[int] = 0
     cell: ClassVar[str]
 
     def __post_init__(self):

@@ -10,6 +10,7 @@ Source: Bansal et al. 2018, "Emergent complexity via multi-agent competition", s
 past); Elo 1978, "The rating of chessplayers, past and present".
 """
 
+from collections.abc import Sequence as Several
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from ridgeline import calls
 from ridgeline.calls import Calls
-from ridgeline.distributions import draw_noise
+from ridgeline.distributions import draw_steps
 from ridgeline.policies import clip_action
 from ridgeline.population import Population
 from ridgeline.streams import OPPONENT, POOL, SEAT, random_stream
@@ -127,18 +128,20 @@ class SelfPlay(VectorEnv):
 
     def _noise(self) -> torch.Tensor:
         """(R, games, ...) of this step, from streams of each run's own."""
-        found = []
+        found, module = [], self.population.module
+        length: int = getattr(module, "noise_steps", 0) or NOISE_STEPS
         for seed, count in zip(self.env.seeds, self.num_steps.tolist(), strict=True):
-            block, step = divmod(count, NOISE_STEPS)
+            block, step = divmod(count, length)
             kept = self._blocks.get((seed, block))
             if kept is None:
-                stream, shape = random_stream(seed, OPPONENT, block), (NOISE_STEPS, self.games)
+                stream = random_stream(seed, OPPONENT, block)
                 self._blocks = {key: one for key, one in self._blocks.items() if key[0] != seed}
-                kept = self._blocks[seed, block] = draw_noise(self.env.action_space, stream, shape)
+                kept = draw_steps(module, self.env.action_space, [stream], length, self.games)
+                self._blocks[seed, block] = kept
             found.append(kept[step])
-        return torch.from_numpy(np.stack(found))
+        return torch.cat(found)
 
-    _blocks: dict[tuple[int, int], np.ndarray] = {}  # noqa: RUF012  # replaced, never changed in place by two
+    _blocks: dict[tuple[int, int], Several[torch.Tensor]] = {}  # noqa: RUF012  # replaced, never changed in place by two
 
     def _end_games(self, ended: np.ndarray) -> None:
         """Rate the games that ended, (R, games, 2) for each side, and draw who plays which side of the next ones."""

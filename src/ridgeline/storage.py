@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
 class LastLayer(NamedTuple):
     """The policy's last layer when it acted. The gradient of log pi(a|s) with respect to its weights is
-    score outer [feature, 1]; a Gaussian's scores are whitened, which scales that gradient."""
+    score outer [feature, 1]; a Gaussian's scores are whitened, which scales that gradient, with gSDE row by row."""
 
     feature: torch.Tensor  # (T, B, F) its input
     score: torch.Tensor  # (T, B, S) of its outputs
