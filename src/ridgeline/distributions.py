@@ -200,7 +200,7 @@ def draw_noise(space: spaces.Space, generator: np.random.Generator, shape: tuple
 
 def draw_steps(
     policy: Any, space: spaces.Space, streams: Sequence[np.random.Generator], length: int, rows: int
-) -> Sequence[torch.Tensor]:
+) -> torch.Tensor | list[torch.Tensor]:
     """What `sample` needs in each of `length` steps, (R, rows, ...) each: a run's from its own stream. A policy's
     `noise_steps`, where it has any, are those for which a matrix of noise is kept."""
     kept: int = getattr(policy, "noise_steps", 0)

@@ -60,7 +60,7 @@ class Policy(nn.Module):
             raise ValueError(
                 f"noise_steps = {self.noise_steps} is for actions of a Box; of {action_space} leave it at 0"
             )
-        shape = (width, *action_space.shape) if self.noise_steps else action_space.shape
+        shape = (*([width] if self.noise_steps else []), *(action_space.shape or ()))
         self.log_std = nn.Parameter(torch.full(shape, config.log_std)) if is_box else None
         size = sum(size_of(part) for part in self.dense.values())
         self.normalize_observation = config.normalize_observation and size > 0

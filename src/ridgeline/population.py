@@ -250,7 +250,7 @@ class Population:
         """Whether `last_layer` can be asked for."""
         return hasattr(self.module, "last_layer") and (not self.mapped or self.calls.stacked is not None)
 
-    def noise(self, rollout_length: int, rows: int) -> Several[torch.Tensor]:
+    def noise(self, rollout_length: int, rows: int) -> torch.Tensor | list[torch.Tensor]:
         """Noise for `rows` rows of each run, T times (R, rows, ...), each run's from its stream of this iteration."""
         streams = [random_stream(seed, ACT, int(self.iteration[run])) for run, seed in enumerate(self.seeds)]
         return draw_steps(self.module, self.action_space, streams, rollout_length, rows)

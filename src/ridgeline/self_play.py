@@ -10,7 +10,6 @@ Source: Bansal et al. 2018, "Emergent complexity via multi-agent competition", s
 past); Elo 1978, "The rating of chessplayers, past and present".
 """
 
-from collections.abc import Sequence as Several
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,7 @@ class SelfPlay(VectorEnv):
             found.append(kept[step])
         return torch.cat(found)
 
-    _blocks: dict[tuple[int, int], Several[torch.Tensor]] = {}  # noqa: RUF012  # replaced, never changed in place by two
+    _blocks: dict[tuple[int, int], torch.Tensor | list[torch.Tensor]] = {}  # noqa: RUF012  # replaced, never changed in place by two
 
     def _end_games(self, ended: np.ndarray) -> None:
         """Rate the games that ended, (R, games, 2) for each side, and draw who plays which side of the next ones."""
