@@ -94,6 +94,8 @@ def test_one_step_from_random_states(name, dtype):
     state = np.zeros(NUM_STATES, definition.state_dtype).view(np.recarray)
     for field, (low, high) in TWINS[name].fields.items():
         state[field] = generator.uniform(low, high, NUM_STATES)
+    if name == "pendulum":
+        state.sine, state.cosine = np.sin(state.theta), np.cos(state.theta)
     action = sample_action(definition.action_space, generator, NUM_STATES)
     if dtype != np.int64:
         action = (1.5 * action).astype(dtype)  # a third lies outside of the bounds, to be clipped

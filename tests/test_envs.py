@@ -24,6 +24,7 @@ from ridgeline.kernel import (
     seed_rows,
     without_autoreset,
 )
+from ridgeline.loops import BLOCK
 from ridgeline.observations import random_allowed, record_dtype, storage_shape_dtype, unpack
 from ridgeline.vector import EVALUATION, TRAINING, CompiledEnv
 
@@ -248,6 +249,18 @@ def test_without_autoreset_the_last_observation_stays(name):
             left = env.state[ended]
             np.testing.assert_array_equal(env.begin(left, step.observation[rows]), expected.observation[rows])
             assert_same([[left]], [[twin.state[ended]]])
+
+
+def test_block_is_its_rows(name):
+    """75 instances stepped together, `simd` ones in registers of several and a rest, and each in a call of its own."""
+    definition = definition_of(name)._replace(max_episode_steps=9)
+    together, alone = CompiledEnv(definition, BLOCK + 11, 3), CompiledEnv(definition, BLOCK + 11, 3)
+    for action in random_action(name, 20, BLOCK + 11):
+        expected = together.step(action)
+        for i in range(BLOCK + 11):
+            alone.step_range(action, alone.observation, i, i + 1)
+        ours = (alone.observation, alone._reward, alone._terminated, alone._truncated)
+        assert_same([[*ours, alone.state]], [[*expected[:4], together.state]])
 
 
 def test_row_does_not_depend_on_the_others(name):

@@ -234,9 +234,11 @@ def test_sine_cosine():
 
 
 def test_sine_cosine_beyond():
-    for x in (1e6 + 1e-9, -3e7, 1e22, 1.7e308):
-        assert kernel.sine_cosine(x) == (math.sin(x), math.cos(x))
-    assert all(math.isnan(value) for value in kernel.sine_cosine(math.nan))
+    plain = kernel.plain(kernel.sine_cosine)
+    for x in (1e6 + 1e-9, -3e7, 5e9, -1e12, 1e15):
+        assert kernel.sine_cosine(x) == plain(x) == pytest.approx((math.sin(x), math.cos(x)), rel=0, abs=2e-16 * abs(x))
+    for x in (1.001e15, -1e22, 1.7e308, math.inf, math.nan):
+        assert all(math.isnan(value) for value in (*kernel.sine_cosine(x), *plain(x)))
 
 
 def test_copy_row():
@@ -498,6 +500,7 @@ BAD = {  # what is replaced in LINE, by what; the line that is named and what th
     "space": ("spaces.Box(-10.0, 10.0, (2,), np.float32)", "(2,)", ["observation_space must be a gymnasium.spaces"]),
     "first action": ("spaces.Discrete(2)", "spaces.Discrete(2, start=1)", ["must start at 0"]),
     "limit": ("max_episode_steps = 50", "max_episode_steps = 0", ["max_episode_steps = 0 must be a positive whole"]),
+    "simd": ("max_episode_steps = 50", "max_episode_steps = 50\nsimd = 1", ["simd = 1 must be True or False"]),
     "statistics": ('("x",)', '("score",)', ["statistics names 'score', which is no field of State"]),
     "no default": ("gain: float = 1.0", "gain: float", ["default of Parameters.gain is missing; write gain: float"]),
     "text parameter": ("gain: float = 1.0", "gain: str = 'a'", ["Parameters.gain is 'a'; write gain: float = 1.0"]),
@@ -517,7 +520,7 @@ BAD = {  # what is replaced in LINE, by what; the line that is named and what th
     "bare helper": ("@compiled\n", "", ["Untyped global name 'bounded'", "@compiled above def bounded"]),
     "inside a helper": ("return min(", "return float(str(int(x))) if x > 99 else min(", ["float(unicode_type)"]),
 }  # fmt: skip
-NO_LINE = {"missing function", "not a function", "State", "space", "first action", "limit", "statistics",
+NO_LINE = {"missing function", "not a function", "State", "space", "first action", "limit", "simd", "statistics",
            "no default", "text parameter", "no NamedTuple"}  # fmt: skip
 PLACE = {"unwritten": "def observe", "NaN": "def observe", "unknown parameter": "p.gian", "field twice": "State =",
          "two types": "y = 'a'", "bare helper": "bounded(state"}  # fmt: skip

@@ -154,6 +154,7 @@ BAD = {  # what is replaced in the arena, by what; the line that is named and wh
     "method part": ('"health": spaces', '"flat": spaces', "observation_space: 'flat' is a method of NumPy's records"),
     "header": ("food=np.int64", "world_length=np.int64", "'world_length' occurs more than once"),
     "both": ("life: int = 6", "size: int = 6", "Parameters and Structure both have size; rename one"),
+    "simd": ('statistics = (', 'simd = True\nstatistics = (', "simd is for environments of one agent; leave it out"),
     "no default": ("num_players: int = 3", "num_players: int", "the default of Structure.num_players is missing;"),
     "no structure": ("class Structure(NamedTuple)", "class Shape(NamedTuple)",
                      "State is a function; it may be one of class Structure(NamedTuple): def State(structure): return"),
@@ -163,7 +164,7 @@ PLACE = {"alive number": "def alive", "pair": "def step", "nothing": "def step",
          "mask unwritten": "def action_mask", "mask of nothing": "def action_mask", "unwritten part": "def observe",
          "no structure": "def State"}  # fmt: skip
 NO_LINE = {"agents", "statistic", "mask twice", "nested", "part name", "booleans", "method", "method part", "header",
-           "both", "no default", "missing"}  # fmt: skip
+           "both", "simd", "no default", "missing"}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

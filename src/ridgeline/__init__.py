@@ -7,6 +7,7 @@
 The names below are the public interface; each is imported when it is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,4 +44,6 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
+# Where Intel's vector functions are installed, Numba uses them, and a row's last bits would depend on its neighbours.
+os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
 register_when_imported()

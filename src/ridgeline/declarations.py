@@ -180,7 +180,17 @@ def _observations(module, path: Path, found: dict[str, Any], several: bool) -> t
                     raise ValueError(f"observation part {name!r} is no name; `observe` writes observation.NAME")
     except ValueError as error:
         raise InvalidEnvironment(f"{path}: {error}") from None
-    return space, Form(several, part, masked, several and hasattr(module, "alive"))
+    alive = several and hasattr(module, "alive")
+    return space, Form(several, part, masked, alive, _simd(module, path, several))
+
+
+def _simd(module, path: Path, several: bool) -> bool:
+    value = getattr(module, "simd", False)
+    if not isinstance(value, bool):
+        raise InvalidEnvironment(f"{path}: simd = {value!r} must be True or False")
+    if value and several:
+        raise InvalidEnvironment(f"{path}: simd is for environments of one agent; leave it out beside num_agents")
+    return value
 
 
 def _check_functions(module, path: Path, form: Form) -> None:

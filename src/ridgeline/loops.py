@@ -6,6 +6,8 @@ functions as globals of the generated module.
 
 from typing import Any, NamedTuple
 
+BLOCK = 64  # instances whose steps are taken together: a multiple of what registers hold; and they stay in the cache
+
 
 class Form(NamedTuple):
     """What an environment file has that its loops call."""
@@ -14,6 +16,7 @@ class Form(NamedTuple):
     part: str  # of a row's observation, what `observe` writes: all of it, or ".observation"
     masked: bool
     alive: bool
+    simd: bool = False  # the steps of a block come first, in a loop of their own that the compiler can vectorise
 
     def functions(self) -> dict[str, str]:
         """The arguments of each function that the file must define, by its name."""
@@ -57,30 +60,48 @@ def step_rows(
     {settings}
     num_final = 0
     num_episodes = 0
-    for i in range(numpy.uint64(start), numpy.uint64(stop)):
-        instance = state[i]
-        one_reward, one_terminated = step(instance, action[i], p)
-        instance.episode_return += one_reward
-        instance.episode_length += 1
-        one_truncated = instance.episode_length >= max_episode_steps
-        reward[i] = one_reward
-        terminated[i] = one_terminated
-        truncated[i] = one_truncated
-        if one_terminated or one_truncated:
-            if not one_terminated:
-                final_row[start + num_final] = i
-                {observe_final}
-                num_final += 1
-            episode_row[start + num_episodes] = i
-            episode[start + num_episodes, 0] = instance.episode_return
-            episode[start + num_episodes, 1] = instance.episode_length
-            {statistics}
-            num_episodes += 1
-            instance.episode_return = 0.0
-            instance.episode_length = 0
-            reset(instance, p)
-        {observe}
+    {instances}
     return num_final, num_episodes
+"""
+
+# What is done for instance i.
+_INSTANCE = """\
+instance = state[i]
+one_reward, one_terminated = {step}
+instance.episode_return += one_reward
+instance.episode_length += 1
+one_truncated = instance.episode_length >= max_episode_steps
+reward[i] = one_reward
+terminated[i] = one_terminated
+truncated[i] = one_truncated
+if one_terminated or one_truncated:
+    if not one_terminated:
+        final_row[start + num_final] = i
+        {observe_final}
+        num_final += 1
+    episode_row[start + num_episodes] = i
+    episode[start + num_episodes, 0] = instance.episode_return
+    episode[start + num_episodes, 1] = instance.episode_length
+    {statistics}
+    num_episodes += 1
+    instance.episode_return = 0.0
+    instance.episode_length = 0
+    reset(instance, p)
+{observe}
+"""
+
+_ONE_BY_ONE = """\
+for i in range(numpy.uint64(start), numpy.uint64(stop)):
+    {instance}
+"""
+
+_BLOCK_BY_BLOCK = f"""\
+for first in range(numpy.uint64(start), numpy.uint64(stop), numpy.uint64({BLOCK})):
+    last = min(first + numpy.uint64({BLOCK}), numpy.uint64(stop))
+    for i in range(first, last):
+        reward[i], terminated[i] = step(state[i], action[i], p)
+    for i in range(first, last):
+        {{instance}}
 """
 
 # An agent's episode begins with its first decision: what a dead agent is given, or one that has not moved yet, belongs
@@ -184,16 +205,20 @@ def source(
     ]
     parts = ("action", "reward", "terminated", "observation", "final_observation")
     anew = compile and any(value is not None for value in settings.values())
-    return _HEAD.format(origin=origin, compile=compile, functions=", ".join(form.functions())) + _indented(
-        _SEVERAL if form.several else _ONE,
-        observe=_observe(form, f"observation[{row}]"),
-        observe_final=_observe(form, f"final_observation[{final}]"),
-        statistics=columns,
-        alive=["alive(instance, agent)" if form.alive else "True"],
-        agents=[str(agents)],
-        settings=[f"p = Settings({', '.join(known)})"] * anew,
-        borrowed=[f"{name} = borrowed({name})" for name in parts] * compile,
-    )
+    blocks = {
+        "observe": _observe(form, f"observation[{row}]"),
+        "observe_final": _observe(form, f"final_observation[{final}]"),
+        "statistics": columns,
+        "alive": ["alive(instance, agent)" if form.alive else "True"],
+        "agents": [str(agents)],
+        "settings": [f"p = Settings({', '.join(known)})"] * anew,
+        "borrowed": [f"{name} = borrowed({name})" for name in parts] * compile,
+        "step": ["reward[i], terminated[i]" if form.simd else "step(instance, action[i], p)"],
+    }
+    blocks["instance"] = _indented(_INSTANCE, **blocks)
+    blocks["instances"] = _indented(_BLOCK_BY_BLOCK if form.simd else _ONE_BY_ONE, **blocks)
+    lines = _indented(_SEVERAL if form.several else _ONE, **blocks)
+    return _HEAD.format(origin=origin, compile=compile, functions=", ".join(form.functions())) + "\n".join(lines) + "\n"
 
 
 def _observe(form: Form, target: str) -> list[str]:
@@ -202,11 +227,11 @@ def _observe(form: Form, target: str) -> list[str]:
     return lines + [f"action_mask(instance, {agent}{target}.action_mask, p)"] * form.masked
 
 
-def _indented(template: str, **blocks: list[str]) -> str:
-    """The template with each {name} replaced by its lines, at the indentation where it stands; no line where none."""
+def _indented(template: str, **blocks: list[str]) -> list[str]:
+    """The template's lines, each {name} replaced by lines at the indentation where it stands; no line where none."""
     lines = []
     for line in template.splitlines():
         before, brace, rest = line.partition("{")
         name = rest.partition("}")[0]
         lines += [before + text + rest.partition("}")[2] for text in blocks[name]] if brace else [line]
-    return "\n".join(lines) + "\n"
+    return lines

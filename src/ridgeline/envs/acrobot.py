@@ -37,6 +37,7 @@ _high = np.array([1.0, 1.0, 1.0, 1.0, MAX_DOT_1, MAX_DOT_2], np.float32)
 observation_space = spaces.Box(-_high, _high, dtype=np.float32)
 action_space = spaces.Discrete(3)
 max_episode_steps = 500
+simd = True
 
 
 class Parameters(NamedTuple):
@@ -90,11 +91,7 @@ def accelerations(theta_1, theta_2, theta_1_dot, theta_2_dot, torque, p):
 @compiled
 def wrap(angle):
     """`angle` plus whole turns, in -pi .. pi."""
-    while angle > math.pi:
-        angle -= 2 * math.pi
-    while angle < -math.pi:
-        angle += 2 * math.pi
-    return angle
+    return angle - 2 * math.pi * np.rint(angle / (2 * math.pi))
 
 
 def step(state, action, p):

@@ -32,6 +32,7 @@ _high = np.array([MAX_X * 2, np.inf, MAX_THETA * 2, np.inf], np.float32)
 observation_space = spaces.Box(-_high, _high, dtype=np.float32)
 action_space = spaces.Discrete(2)
 max_episode_steps = 500
+simd = True
 
 
 class Parameters(NamedTuple):

@@ -44,6 +44,7 @@ _high = np.array([MAX_X * 1.5, np.inf, 1.0, 1.0, np.inf], np.float32)
 observation_space = spaces.Box(-_high, _high, dtype=np.float32)
 action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 max_episode_steps = 500
+simd = True
 
 
 class Parameters(NamedTuple):

@@ -45,10 +45,11 @@ from ridgeline.rocket import (
 
 __all__ = [
     "Parameters", "State", "action_space", "canvas_size", "draw", "frames_per_second", "max_episode_steps",
-    "observation_space", "observe", "reset", "statistics", "step",
+    "observation_space", "observe", "reset", "simd", "statistics", "step",
 ]  # fmt: skip
 
 action_space = spaces.Discrete(4)
+simd = True
 
 
 def step(state, action, p):

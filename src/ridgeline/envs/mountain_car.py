@@ -31,6 +31,7 @@ observation_space = spaces.Box(
 )
 action_space = spaces.Discrete(3)
 max_episode_steps = 200
+simd = True
 
 
 class Parameters(NamedTuple):

@@ -33,6 +33,7 @@ observation_space = spaces.Box(
 )
 action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
 max_episode_steps = 999
+simd = True
 
 
 class Parameters(NamedTuple):

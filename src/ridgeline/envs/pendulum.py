@@ -23,7 +23,7 @@ from gymnasium import spaces
 
 from ridgeline.kernel import sine_cosine, state_dtype, uniform_between
 
-State = state_dtype(theta=np.float64, theta_dot=np.float64)
+State = state_dtype(theta=np.float64, theta_dot=np.float64, sine=np.float64, cosine=np.float64)
 
 MAX_SPEED = 8.0
 MAX_TORQUE = 2.0
@@ -32,6 +32,7 @@ _high = np.array([1.0, 1.0, MAX_SPEED], np.float32)
 observation_space = spaces.Box(-_high, _high, dtype=np.float32)
 action_space = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32)
 max_episode_steps = 200
+simd = True
 
 
 class Parameters(NamedTuple):
@@ -44,26 +45,26 @@ class Parameters(NamedTuple):
 def reset(state, p):
     state.theta = uniform_between(state, -math.pi, math.pi)
     state.theta_dot = uniform_between(state, -1.0, 1.0)
+    state.sine, state.cosine = sine_cosine(state.theta)
 
 
 def step(state, action, p):
     number = action.dtype.type
-    sine, _ = sine_cosine(state.theta)
     torque = number(min(max(action[0], -MAX_TORQUE), MAX_TORQUE))
     angle = (state.theta + math.pi) % (2 * math.pi) - math.pi
     effort = np.float64(number(0.001) * (torque * torque))
     cost = angle * angle + 0.1 * (state.theta_dot * state.theta_dot) + effort
     push = np.float64(number(3.0 / (p.mass * (p.length * p.length))) * torque)
-    theta_dot = state.theta_dot + (3 * p.gravity / (2 * p.length) * sine + push) * p.time_step
+    theta_dot = state.theta_dot + (3 * p.gravity / (2 * p.length) * state.sine + push) * p.time_step
     state.theta_dot = min(max(theta_dot, -MAX_SPEED), MAX_SPEED)
     state.theta += state.theta_dot * p.time_step
+    state.sine, state.cosine = sine_cosine(state.theta)
     return -cost, False
 
 
 def observe(state, observation, p):
-    sine, cosine = sine_cosine(state.theta)
-    observation[0] = cosine
-    observation[1] = sine
+    observation[0] = state.cosine
+    observation[1] = state.sine
     observation[2] = state.theta_dot
 
 

@@ -28,6 +28,7 @@ State = state_dtype(position=np.int64)
 observation_space = spaces.Box(0.0, 1.0, (NUM_STATES,), np.float32)
 action_space = spaces.Discrete(2)
 max_episode_steps = 10_000
+simd = True
 
 
 class Parameters(NamedTuple):

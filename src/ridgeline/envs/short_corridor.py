@@ -28,6 +28,7 @@ GOAL = 3
 observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
 action_space = spaces.Discrete(2)
 max_episode_steps = 5_000
+simd = True
 
 
 def reset(state, p):
