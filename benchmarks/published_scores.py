@@ -113,11 +113,11 @@ _SPINNING_UP_POLICY = Begun((64, 32), normalize_observation=False, log_std=-0.5,
 _SPINNING_UP_DIFFERS = "4000 steps of 4 instances together, not of one; the critic's targets are normalised (PopArt)"
 
 _SB3_NORMALISED = MLP()
+_SB3_SDE = MLP(normalize_observation=False, noise_steps=4)  # use_sde, sde_sample_freq
 _SB3_CHOICE = "the mean of our final policies, against one agent at its best checkpoint"
 _SLM_RATE = "one learning rate, the actor's; the published critic has a larger one"
 _SLM_CLIP = "the gradients of the two networks are clipped together"
 _SB3_REWARDS = "the critic's targets are normalised (PopArt) where the zoo scales the rewards"
-_NO_SDE = "independent noise for state-dependent exploration (gSDE)"
 
 
 def _ppo(num_envs: int, rollout_length: int, minibatch: int, num_epochs: int, **settings: Any) -> PPO:
@@ -233,6 +233,11 @@ ROWS = {
         MLP((256, 256), "relu", normalize_value=False),
         differs=f"2048 rows a step, as the settings say and the code does not; {_SLM_CLIP}, so the critic weighs less",
     ),
+    "a2c-pendulum-sb3": Row(
+        "scaled_rewards:Pendulum", "sb3-a2c-pendulum",
+        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
+        Begun(normalize_value=False, log_std=-2.0, noise_steps=8), greedy=True, plays="Pendulum-v1", differs=_SB3_CHOICE,
+    ),
     "a2c-pendulum-sb3-run": Row(
         "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
         _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
@@ -240,8 +245,7 @@ ROWS = {
     ),
     "trpo-pendulum-sb3": Row(
         "pendulum", "sb3-trpo-pendulum",
-        _trpo(1024, 0.1, num_value_updates=15), GAE(gamma=0.9), seeds=5, greedy=True,
-        differs=f"{_NO_SDE}; {_SB3_CHOICE}",
+        _trpo(1024, 0.1, num_value_updates=15), GAE(gamma=0.9), _SB3_SDE, seeds=5, greedy=True, differs=_SB3_CHOICE,
     ),
     "ppo-pendulum-slm": Row(
         "pendulum", "slm-ppo-pendulum", _ppo(4, 2048, 64, 10, learning_rate=3e-4, value_coef=1.0), GAE(),
@@ -249,7 +253,7 @@ ROWS = {
     ),
     "ppo-pendulum-sb3": Row(
         "pendulum", "sb3-ppo-pendulum", _ppo(4, 1024, 64, 10, learning_rate=1e-3, value_coef=1.0), GAE(gamma=0.9),
-        greedy=True, differs=f"{_NO_SDE}; {_SB3_CHOICE}",
+        _SB3_SDE, greedy=True, differs=_SB3_CHOICE,
     ),
     # -------------------------------------------------------------------------------------------------- LunarLander
     "a2c-lunar-lander-slm": Row(
