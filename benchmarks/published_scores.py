@@ -236,7 +236,8 @@ ROWS = {
     "a2c-pendulum-sb3": Row(
         "scaled_rewards:Pendulum", "sb3-a2c-pendulum",
         _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
-        Begun(normalize_value=False, log_std=-2.0, noise_steps=8), greedy=True, plays="Pendulum-v1", differs=_SB3_CHOICE,
+        Begun(normalize_value=False, log_std=-2.0, noise_steps=8), greedy=True, plays="Pendulum-v1",
+        differs=_SB3_CHOICE,
     ),
     "a2c-pendulum-sb3-run": Row(
         "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
