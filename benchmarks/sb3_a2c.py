@@ -2,8 +2,8 @@
 
 The references of the rows `a2c-pendulum-sb3-run` and `a2c-lunar-lander-sb3-run` of published_scores.py: the RL zoo's
 settings, for Pendulum 500,000 steps of its million, and independent noise of standard deviation 1 for state-dependent
-exploration (gSDE), which Ridgeline has not. Printed: each seed's mean return of 100 greedy episodes of its last policy,
-with the rewards as they are; then their mean and standard deviation.
+exploration (gSDE). Printed: each seed's mean return of 100 greedy episodes of its last policy, with the rewards as they
+are; then their mean and standard deviation.
 """
 
 import sys

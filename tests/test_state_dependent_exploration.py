@@ -133,7 +133,7 @@ def test_a_matrix_is_kept_for_its_steps_and_is_then_another_one():
 
 
 def test_evaluation_keeps_a_matrix_too():
-    """Longer than the blocks in which it draws independent noise."""
+    """Longer than the blocks in which it draws independent noise; or for good."""
     env = make("pendulum", 2, [0])
     policy = MLP(**LINEAR, noise_steps=100).build(env.observation_space, env.action_space)
     population = Population(lambda: policy, env.observation_space, env.action_space, [0], {})
@@ -149,6 +149,8 @@ def test_evaluation_keeps_a_matrix_too():
     for row in range(2):
         assert residual(feature[:100, row], difference[:100, row]) < 1e-4
         assert residual(feature[:, row], difference[:, row]) > 1e-2
+    policy.noise_steps, choose.step = 10**15, 0
+    assert choose().shape == (2, 1)
     env.close()
 
 

@@ -207,4 +207,6 @@ def draw_steps(
     matrix = (policy.action_head.in_features,) if kept else ()
     shape = (-(-length // max(kept, 1)), rows, *matrix)
     noise = torch.from_numpy(np.stack([draw_noise(space, stream, shape) for stream in streams], 1))
-    return [noise[step // kept] for step in range(length)] if kept else noise
+    if len(noise) in (1, length):
+        return noise.expand(length, *noise.shape[1:])
+    return [noise[step // kept] for step in range(length)]
