@@ -1,9 +1,10 @@
-"""Stable-Baselines3's own A2C: `python benchmarks/sb3_a2c.py pendulum|lunar_lander [SEED ...]`, by default ten seeds.
+"""Stable-Baselines3's own A2C: `python benchmarks/sb3_a2c.py TASK [SEED ...]`, by default ten seeds; TASK is pendulum,
+pendulum_sde or lunar_lander.
 
 The references of the rows `a2c-pendulum-sb3-run` and `a2c-lunar-lander-sb3-run` of published_scores.py: the RL zoo's
-settings, for Pendulum 500,000 steps of its million, and independent noise of standard deviation 1 for state-dependent
-exploration (gSDE). Printed: each seed's mean return of 100 greedy episodes of its last policy, with the rewards as they
-are; then their mean and standard deviation.
+settings, for pendulum 500,000 steps of its million, and independent noise of standard deviation 1 for state-dependent
+exploration (gSDE), which pendulum_sde has, and all of its steps. Printed: each seed's mean return of 100 greedy
+episodes of its last policy, with the rewards as they are; then their mean and standard deviation.
 """
 
 import sys
@@ -19,14 +20,14 @@ EPISODES = 100
 NUM_ENVS = 8  # instance i of a run has the run's seed + i
 
 
-def pendulum(seed: int) -> A2C:
+def pendulum(seed: int, steps: int = 500_000, log_std: float = 0.0, use_sde: bool = False) -> A2C:
     env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=NUM_ENVS, seed=seed), gamma=0.9)
     model = A2C(
         "MlpPolicy", env, learning_rate=lambda left: left * 7e-4, n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
-        ent_coef=0.0, max_grad_norm=0.5, policy_kwargs={"log_std_init": 0.0, "ortho_init": False}, seed=seed,
-        device="cpu",
+        ent_coef=0.0, max_grad_norm=0.5, policy_kwargs={"log_std_init": log_std, "ortho_init": False}, seed=seed,
+        use_sde=use_sde, device="cpu",
     )  # fmt: skip
-    model.learn(500_000)
+    model.learn(steps)
     env.training = env.norm_reward = False
     return model
 
@@ -40,7 +41,11 @@ def lunar_lander(seed: int) -> A2C:
     return model.learn(200_000)
 
 
-TASKS = {"pendulum": pendulum, "lunar_lander": lunar_lander}
+def pendulum_sde(seed: int) -> A2C:
+    return pendulum(seed, 1_000_000, -2.0, use_sde=True)
+
+
+TASKS = {"pendulum": pendulum, "pendulum_sde": pendulum_sde, "lunar_lander": lunar_lander}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
