@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ridgeline.adapters.gymnasium import GymnasiumEnv
+from ridgeline.algorithms.ppo import PPO
 from ridgeline.training import Training
 
 ROOT = Path(__file__).parents[1]
@@ -113,12 +114,14 @@ OURS_OF_THEIRS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("noise_steps", [0, 4])
-def test_a2c_is_that_of_stable_baselines3(monkeypatch, noise_steps):
+@pytest.mark.parametrize(("algorithm", "noise_steps"), [("A2C", 0), ("A2C", 4), ("PPO", 0)])
+def test_algorithm_is_that_of_stable_baselines3(monkeypatch, algorithm, noise_steps):
     """From the same weights, noise and first states: 26 updates, over an end of all episodes, observations as they are;
-    with independent noise, and with gSDE whose matrix changes in the middle of a rollout.
+    with independent noise, and with gSDE whose matrix changes in the middle of a rollout. PPO with three passes in four
+    minibatches each, dealt alike, and an entropy bonus; advantages as they are, for theirs divide by n - 1.
 
-    Stable-Baselines3's learning rate is one update ahead of ours, which its schedule is given here.
+    Stable-Baselines3's learning rate is one update ahead of ours, which its schedule is given here. Its critic's loss
+    is the squared error, ours in PPO half of it.
     """
     stable_baselines3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.distributions import DiagGaussianDistribution
@@ -128,11 +131,20 @@ def test_a2c_is_that_of_stable_baselines3(monkeypatch, noise_steps):
     updates = 26
     steps, draws = 64 * updates, (2, 8, 64, 1) if noise_steps else (8, 8, 1)
     noise = np.random.default_rng(0).standard_normal((updates, *draws)).astype(np.float32)
+    orders = np.array([np.random.default_rng(i).permutation(64) for i in range(3 * updates)])
+    row = published.ROWS["a2c-pendulum-sb3-run"]
+    extra, ours_algorithm = {}, row.algorithm
+    if algorithm == "PPO":
+        extra = {"batch_size": 16, "n_epochs": 3, "ent_coef": 0.01, "normalize_advantage": False}
+        ours_algorithm = PPO(
+            8, 8, num_epochs=3, num_minibatches=4, learning_rate=7e-4, entropy_coef=0.01, value_coef=0.8,
+            normalize_advantage=False,
+        )  # fmt: skip
     env = VecNormalize(make_vec_env("Pendulum-v1", 8, seed=0), norm_obs=False, gamma=0.9)
-    theirs = stable_baselines3.A2C(
+    theirs = getattr(stable_baselines3, algorithm)(
         "MlpPolicy", env, lambda left: 7e-4 * (left + 64 / steps), n_steps=8, gamma=0.9, gae_lambda=0.9, vf_coef=0.4,
         policy_kwargs={"ortho_init": False, "log_std_init": -2.0 if noise_steps else 0.0}, seed=0, device="cpu",
-        use_sde=bool(noise_steps), sde_sample_freq=noise_steps,
+        use_sde=bool(noise_steps), sde_sample_freq=noise_steps, **extra,
     )  # fmt: skip
     names = {
         f"{OURS_OF_THEIRS[module]}.{leaf}" if module else leaf: name
@@ -142,9 +154,8 @@ def test_a2c_is_that_of_stable_baselines3(monkeypatch, noise_steps):
 
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     monkeypatch.setattr(GymnasiumEnv, "_row_seeds", lambda self, seed: list(range(8)))
-    row = published.ROWS["a2c-pendulum-sb3-run"]
     policy = dataclasses.replace(row.policy, normalize_observation=False, noise_steps=noise_steps)
-    ours = Training(row.environment, row.algorithm, row.estimator, policy, total_steps=steps, num_threads=1)
+    ours = Training(row.environment, ours_algorithm, row.estimator, policy, total_steps=steps, num_threads=1)
     population = ours.shards[0].population
     for name, their_name in names.items():
         population.view(name)[0] = theirs.policy.get_parameter(their_name).detach()
@@ -160,12 +171,19 @@ def test_a2c_is_that_of_stable_baselines3(monkeypatch, noise_steps):
         theirs.policy.action_dist.exploration_matrices = theirs.policy.log_std.detach().exp() * matrices
 
     monkeypatch.setattr(theirs.policy, "reset_noise", reset_noise)
+    if algorithm == "PPO":
+        dealt = iter(orders)
+        monkeypatch.setattr(np.random, "permutation", lambda size: next(dealt))
     theirs.learn(steps)
     kept = noise_steps or 1
     monkeypatch.setattr(
         population, "noise",
         lambda length, rows: [torch.from_numpy(noise[ours.iteration, None, step // kept]) for step in range(length)],
     )  # fmt: skip
+    in_ours = torch.from_numpy(orders % 8 * 8 + orders // 8)  # theirs lie instance by instance, ours step by step
+    monkeypatch.setattr(
+        population, "shuffles", lambda size, epochs: [in_ours[None, 3 * ours.iteration + i] for i in range(epochs)]
+    )
     while not ours.finished:
         ours.iterate()
     ours.close()
