@@ -141,6 +141,9 @@ def _a2c(num_envs: int, rollout_length: int = 5, **settings: Any) -> A2C:
     return A2C(num_envs, rollout_length, optimizer="rmsprop", normalize_advantage=False, **settings)
 
 
+_A2C_PENDULUM = _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4)
+_A2C_PENDULUM_GAE = GAE(gamma=0.9, gae_lambda=0.9)
+_A2C_PENDULUM_SDE = Begun(normalize_value=False, log_std=-2.0, noise_steps=8)
 _A2C_LUNAR = _a2c(8, learning_rate=8.3e-4, anneal_learning_rate=True, entropy_coef=1e-5)
 
 
@@ -234,14 +237,15 @@ ROWS = {
         differs=f"2048 rows a step, as the settings say and the code does not; {_SLM_CLIP}, so the critic weighs less",
     ),
     "a2c-pendulum-sb3": Row(
-        "scaled_rewards:Pendulum", "sb3-a2c-pendulum",
-        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
-        Begun(normalize_value=False, log_std=-2.0, noise_steps=8), greedy=True, plays="Pendulum-v1",
-        differs=_SB3_CHOICE,
+        "scaled_rewards:Pendulum", "sb3-a2c-pendulum", _A2C_PENDULUM, _A2C_PENDULUM_GAE, _A2C_PENDULUM_SDE, greedy=True,
+        plays="Pendulum-v1", differs=_SB3_CHOICE,
+    ),
+    "a2c-pendulum-sb3-sde-run": Row(
+        "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum-sde", _A2C_PENDULUM, _A2C_PENDULUM_GAE, _A2C_PENDULUM_SDE,
+        greedy=True, plays="Pendulum-v1",
     ),
     "a2c-pendulum-sb3-run": Row(
-        "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum",
-        _a2c(8, 8, anneal_learning_rate=True, value_coef=0.4), GAE(gamma=0.9, gae_lambda=0.9),
+        "scaled_rewards:Pendulum", "sb3-run-a2c-pendulum", _A2C_PENDULUM, _A2C_PENDULUM_GAE,
         Begun(normalize_value=False), seeds=30, greedy=True, plays="Pendulum-v1",
     ),
     "trpo-pendulum-sb3": Row(

@@ -1,10 +1,10 @@
 """Stable-Baselines3's own A2C: `python benchmarks/sb3_a2c.py TASK [SEED ...]`, by default ten seeds; TASK is pendulum,
 pendulum_sde or lunar_lander.
 
-The references of the rows `a2c-pendulum-sb3-run` and `a2c-lunar-lander-sb3-run` of published_scores.py: the RL zoo's
-settings, for pendulum 500,000 steps of its million, and independent noise of standard deviation 1 for state-dependent
-exploration (gSDE), which pendulum_sde has, and all of its steps. Printed: each seed's mean return of 100 greedy
-episodes of its last policy, with the rewards as they are; then their mean and standard deviation.
+The references of the rows of published_scores.py whose names end in -run: the RL zoo's settings, for pendulum 500,000
+steps of its million, and independent noise of standard deviation 1 for state-dependent exploration (gSDE), which
+pendulum_sde has, and all of its steps. Printed: each seed's mean return of 100 greedy episodes of its last policy, with
+the rewards as they are; then their mean and standard deviation.
 """
 
 import sys
