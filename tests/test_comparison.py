@@ -426,7 +426,7 @@ def test_the_study_says_what_its_data_say():
     result = read_result(kept)
     assert "\n".join(lines(result)) in page
     runs = [json.loads(line) for line in (kept / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len({run["key"] for run in runs}) == len(runs) == 1065
+    assert len({run["key"] for run in runs}) == len(runs) == 1075
     wanted = read(root / "studies" / "one_configuration.toml")
     assert [arm.name for arm in wanted.arms] == list(result["arms"]) and len(wanted.seeds) == 10
     by_arm = [run for run in runs if run["components"]["estimator"] == "adaptive_mixture"]
