@@ -32,7 +32,8 @@ def test_four_workers_on_postgresql_one_of_them_killed(tmp_path):
         said, _ = first.communicate(timeout=400)
         assert first.returncode == 0, said
         for other in others[1:]:
-            assert other.wait(60) == 0, other.communicate()[0]
+            its_words, _ = other.communicate(timeout=60)
+            assert other.returncode == 0, its_words
         others[0].communicate()
         assert {key: run for key, run in finished_runs(storage, "first").items() if key in before} == before
         check(storage, json.loads(said.strip().splitlines()[-1]))
