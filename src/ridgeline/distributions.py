@@ -198,6 +198,11 @@ def draw_noise(space: spaces.Space, generator: np.random.Generator, shape: tuple
     return generator.random((*shape, *(space.shape or ())), dtype=np.float32)
 
 
+def steps_at_once(policy: Any) -> int:
+    """The steps whose noise is drawn together where no rollout says how many: those of a matrix that is kept, or 64."""
+    return getattr(policy, "noise_steps", 0) or 64
+
+
 def draw_steps(
     policy: Any, space: spaces.Space, streams: Sequence[np.random.Generator], length: int, rows: int
 ) -> torch.Tensor | list[torch.Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ridgeline.canvas import Canvas, Rendered
-from ridgeline.distributions import draw_steps
+from ridgeline.distributions import draw_steps, steps_at_once
 from ridgeline.environments import resolve
 from ridgeline.film import other_screen, show_frame, write_gif, write_mp4
 from ridgeline.policies import clip_action
@@ -26,7 +26,6 @@ from ridgeline.vector import Step, VectorEnv, as_seeds
 
 MAX_STEPS = 100_000  # of one episode, where the environment has no limit
 MAX_ROWS, MAX_OUTSIDE_ROWS = 4096, 64  # instances at once, of a compiled and of an outside environment
-NOISE_STEPS = 64
 FILM_SECONDS = 60
 GIF_FRAMES_PER_SECOND = 50  # viewers slow down what is faster
 HOLD_SECONDS = 0.5  # how long the last picture of an episode stays
@@ -191,7 +190,7 @@ class _Choice:
             action = self.population.greedy(observation)
         else:
             module = self.population.module
-            length: int = getattr(module, "noise_steps", 0) or NOISE_STEPS
+            length = steps_at_once(module)
             block, step = divmod(self.step, length)
             if step == 0:
                 streams = [random_stream(seed, PLAY, block) for seed in self.env.seeds]

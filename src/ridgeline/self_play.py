@@ -17,7 +17,7 @@ import torch
 
 from ridgeline import calls
 from ridgeline.calls import Calls
-from ridgeline.distributions import draw_steps
+from ridgeline.distributions import draw_steps, steps_at_once
 from ridgeline.policies import clip_action
 from ridgeline.population import Population
 from ridgeline.streams import OPPONENT, POOL, SEAT, random_stream
@@ -25,7 +25,6 @@ from ridgeline.vector import Step, VectorEnv
 
 PLACES = 8  # of the pool, or as many as there are instances for it
 SNAPSHOTS = 40  # taken in the course of a training
-NOISE_STEPS = 64
 STEP = 16.0  # of a rating, per game: half of chess's usual 32, as games are many
 SCALE = 400.0  # points by which odds of 10 to 1 differ
 
@@ -128,7 +127,7 @@ class SelfPlay(VectorEnv):
     def _noise(self) -> torch.Tensor:
         """(R, games, ...) of this step, from streams of each run's own."""
         found, module = [], self.population.module
-        length: int = getattr(module, "noise_steps", 0) or NOISE_STEPS
+        length = steps_at_once(module)
         for seed, count in zip(self.env.seeds, self.num_steps.tolist(), strict=True):
             block, step = divmod(count, length)
             kept = self._blocks.get((seed, block))
